@@ -1,0 +1,26 @@
+//! The nouns of replication: plain data, no I/O. Imports nothing else of ours; everything else imports this.
+//!
+//! Start with [`value`] and [`key`] (what a row is), then [`table`] (what a table is), [`position`] (where in a log),
+//! [`window`] (what travels) and [`progress`] (how far a copy is).
+
+pub mod clock;
+pub mod fault;
+pub mod key;
+pub mod position;
+pub mod progress;
+pub mod selection;
+pub mod table;
+pub mod value;
+pub mod window;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use fault::{Fault, Trouble};
+pub use key::{Collation, Key, NormalKey};
+pub use position::{Checkpoint, Epoch, NodeId, Position};
+pub use progress::{CopyState, TableProgress};
+pub use selection::{SchemaKinds, Selection};
+pub use table::{Affinity, Column, Generated, Index, IndexColumn, IndexOrigin, KeyShape, TableId, TableSchema};
+pub use value::Value;
+pub use window::{
+    Digest, EncodedBatch, ObjectKind, Range, RangeMode, Rows, RowsOp, SchemaObject, TableDef, WindowEnd, WindowItem,
+};

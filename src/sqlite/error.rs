@@ -1,0 +1,147 @@
+//! What can go wrong between us and SQLite.
+
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+use thiserror::Error;
+
+use crate::model::Fault;
+
+/// A failure of SQLite, or of a file as a database.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nothing there, and we were not to create it.
+    #[error("{path}: no such database; check the path")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is something else, or encrypted.
+    #[error("{path}: not a SQLite database, or an encrypted one, which Twinlite cannot read; check the path")]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another application's locks or modes keep us out for good.
+    #[error("{path}: {why}")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What and what to do.
+        why: String,
+    },
+    /// The file could not be opened.
+    #[error("{path}: open")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's word.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A statement failed.
+    #[error("{doing}")]
+    Statement {
+        /// What it was for, as a bare verb phrase.
+        doing: String,
+        /// SQLite's word.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A statement failed, and what it was for is clear from what is around it.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// A table of ours does not hold what we wrote there.
+    #[error(
+        "{table}: {what}; the file is damaged, or something else wrote there: run `twinlite teardown`, then `setup`"
+    )]
+    Damaged {
+        /// The table of ours.
+        table: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The database was written by a newer Twinlite.
+    #[error("the database has Twinlite's format {found}, this binary knows {known}: run the newer binary")]
+    NewerFormat {
+        /// What the database says.
+        found: i64,
+        /// What we know.
+        known: i64,
+    },
+    /// The database's thread is gone; the process is shutting down, or it panicked.
+    #[error("the database's thread has ended")]
+    Closed(#[from] super::Closed),
+}
+
+impl Error {
+    /// Adds what a statement was for.
+    pub fn doing(what: impl Into<String>) -> impl FnOnce(rusqlite::Error) -> Self {
+        let doing = what.into();
+        move |source| Self::Statement { doing, source }
+    }
+
+    /// SQLite's primary result code behind this error, if there is one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Open { source, .. } | Self::Statement { source, .. } | Self::Sqlite(source) => {
+                source.sqlite_error_code()
+            }
+            Self::Missing { .. }
+            | Self::NotADatabase { .. }
+            | Self::Unusable { .. }
+            | Self::Damaged { .. }
+            | Self::NewerFormat { .. }
+            | Self::Closed(_) => None,
+        }
+    }
+
+    /// What this failure asks of the caller. Exhaustive on purpose: a new variant must choose.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Missing { .. } | Self::NotADatabase { .. } | Self::Unusable { .. } => Fault::Halt,
+            Self::Open { source, .. } | Self::Statement { source, .. } | Self::Sqlite(source) => fault_of(source),
+            Self::Damaged { .. } | Self::NewerFormat { .. } => Fault::Halt,
+            Self::Closed(_) => Fault::Retry,
+        }
+    }
+
+    /// A short stable word for `status`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "missing",
+            Self::NotADatabase { .. } => "not_a_database",
+            Self::Unusable { .. } => "unusable",
+            Self::Damaged { .. } => "damaged",
+            Self::NewerFormat { .. } => "newer_format",
+            Self::Closed(_) => "closed",
+            Self::Open { .. } | Self::Statement { .. } | Self::Sqlite(_) => match self.code() {
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "busy",
+                Some(ErrorCode::DiskFull) => "disk_full",
+                Some(ErrorCode::ReadOnly) => "read_only",
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "corrupt",
+                Some(ErrorCode::ConstraintViolation) => "constraint",
+                _ => "sqlite",
+            },
+        }
+    }
+}
+
+/// Whether a failed statement may succeed by itself later.
+fn fault_of(error: &rusqlite::Error) -> Fault {
+    match error.sqlite_error_code() {
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::DiskFull
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::OutOfMemory
+            | ErrorCode::OperationInterrupted
+            | ErrorCode::SchemaChanged
+            | ErrorCode::FileLockingProtocolFailed,
+        ) => Fault::Retry,
+        _ => Fault::Halt,
+    }
+}

@@ -1,0 +1,19 @@
+//! SQLite, as we use it: how a database is opened, the thread it lives on, what its catalog says, how names are quoted,
+//! and the tables of our own.
+//!
+//! Nothing outside this module opens a connection, and nothing touches one outside a [`Db`]'s thread.
+
+pub mod catalog;
+mod db;
+mod error;
+pub mod lexer;
+mod open;
+pub mod quote;
+pub mod store;
+mod value;
+
+pub use db::{Closed, Db};
+pub use error::Error;
+pub use open::{BUSY_TIMEOUT, Role, in_memory, open};
+pub use quote::{ident, literal};
+pub use value::{Bind, value_of};

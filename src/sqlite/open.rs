@@ -1,0 +1,110 @@
+//! How we open a database, for each thing that we do with one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::Error;
+
+/// How long a statement of ours waits for a lock. Short, for the caller retries with backoff and must see a shutdown.
+pub const BUSY_TIMEOUT: Duration = Duration::from_millis(2_000);
+
+/// Prepared statements kept by a connection: a window touches a few statements a table, of the tables that change.
+const STATEMENTS_CACHED: usize = 512;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Reads the change log and the tables of a source; never writes.
+    Reader,
+    /// Installs, re-installs and prunes beside the application; never checkpoints its WAL.
+    Maintainer,
+    /// Applies a peer's changes: synced at each commit, checkpoints by itself only when told.
+    Applier,
+}
+
+/// Opens `path` for `role`. `create` makes an empty database where there is none.
+///
+/// Foreign keys and triggers are off on every connection of ours, schemas are not trusted, and closing never
+/// checkpoints.
+///
+/// # Errors
+/// [`Error::Missing`], [`Error::NotADatabase`], [`Error::Unusable`] (UTF-16), or [`Error::Open`].
+#[expect(clippy::disallowed_methods, reason = "the one place that opens databases")]
+pub fn open(path: &Path, role: Role, create: bool) -> Result<Connection, Error> {
+    if !create && !path.exists() {
+        return Err(Error::Missing { path: path.to_owned() });
+    }
+    if path.is_dir() {
+        return Err(Error::Unusable {
+            path: path.to_owned(),
+            why: "a folder, not a database; name the file".to_owned(),
+        });
+    }
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if create {
+        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    }
+    let opened = |source| explain(path, source);
+    let connection = Connection::open_with_flags(path, flags).map_err(opened)?;
+    prepare(&connection, role).map_err(opened)?;
+    check_encoding(&connection, path)?;
+    Ok(connection)
+}
+
+/// An empty database in memory: where a peer's DDL is tried before it touches anything.
+///
+/// # Errors
+/// SQLite's, where memory is short.
+#[expect(clippy::disallowed_methods, reason = "the one place that opens databases")]
+pub fn in_memory() -> Result<Connection, Error> {
+    let connection = Connection::open_in_memory()?;
+    prepare(&connection, Role::Reader)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, role: Role) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    if role == Role::Applier {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    }
+    let synchronous = match role {
+        Role::Applier => "FULL",
+        Role::Reader | Role::Maintainer => "NORMAL",
+    };
+    connection.execute_batch(&format!(
+        "PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = {synchronous}; PRAGMA temp_store = MEMORY;"
+    ))?;
+    // Reads the header, so that a file that is no database is found here.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+}
+
+fn explain(path: &Path, source: rusqlite::Error) -> Error {
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => Error::NotADatabase { path },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Unusable {
+            path,
+            why: "another process holds an exclusive lock on it; end its transaction, or its locking_mode=EXCLUSIVE"
+                .to_owned(),
+        },
+        _ => Error::Open { path, source },
+    }
+}
+
+fn check_encoding(connection: &Connection, path: &Path) -> Result<(), Error> {
+    let encoding: String = connection.query_row("PRAGMA encoding", [], |row| row.get(0))?;
+    if encoding == "UTF-8" {
+        return Ok(());
+    }
+    let why =
+        format!("its encoding is {encoding}; Twinlite replicates UTF-8 databases, for order and text depend on it");
+    Err(Error::Unusable { path: path.to_owned(), why })
+}
