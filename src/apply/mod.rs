@@ -31,6 +31,8 @@ mod protect;
 mod range_sql;
 mod rows;
 mod statement;
+#[cfg(test)]
+mod testing;
 mod window;
 
 pub use applier::Applier;
