@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::Outcome;
 use super::args::TargetArgs;
 use super::target::{owner_or_here, targets};
-use crate::admin::control::Request;
+use crate::admin::Request;
 use crate::node::reconciled_lines;
 
 /// Runs the script in one transaction with the triggers made anew.

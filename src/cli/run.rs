@@ -13,6 +13,8 @@ use crate::node::{Ended, Node, Surroundings};
 /// # Errors
 /// A node could not be started; the others are stopped then.
 pub async fn run(config: Config) -> Result<Outcome> {
+    let missing = config.not_built_yet();
+    anyhow::ensure!(missing.is_empty(), "{}", missing.join("; "));
     let stop = CancellationToken::new();
     let mut nodes = JoinSet::new();
     for node in config.nodes {

@@ -6,7 +6,7 @@ use super::Outcome;
 use super::args::{CaptureArgs, TargetArgs};
 use super::output;
 use super::target::{Target, owner_or_here, targets};
-use crate::admin::control::Request;
+use crate::admin::{Request, SetupRequest};
 use crate::capture::{self, CaptureOptions, Images, Maintainer};
 use crate::model::Selection;
 use crate::sqlite::{self, Role};
@@ -17,7 +17,12 @@ use crate::sqlite::{self, Role};
 /// What stands in the way; nothing is changed then.
 pub async fn setup(args: &CaptureArgs) -> Result<Outcome> {
     for target in wanted(args)? {
-        let request = Request::Setup {};
+        let request = Request::Setup(SetupRequest {
+            tables: (!args.tables.is_empty()).then(|| args.tables.clone()),
+            skip_tables: (!args.skip_tables.is_empty()).then(|| args.skip_tables.clone()),
+            log_table: args.log_table.clone(),
+            ..SetupRequest::default()
+        });
         owner_or_here(&target, request, |maintainer| {
             let installed = maintainer.install()?;
             let skipped = installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason));

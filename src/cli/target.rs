@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::args::TargetArgs;
 use super::output;
-use crate::admin::control::{self, Request};
+use crate::admin::{self, Request};
 use crate::capture::{CaptureOptions, Maintainer};
 use crate::model::SystemClock;
 use crate::node::capture_options;
@@ -52,7 +52,7 @@ pub async fn owner_or_here(
     request: Request,
     here: impl FnOnce(&mut Maintainer) -> Result<Vec<String>> + Send + 'static,
 ) -> Result<()> {
-    if let Some(response) = control::ask(&target.database, &request).await? {
+    if let Some(response) = admin::ask(&target.database, &request).await? {
         anyhow::ensure!(response.ok, "{}", response.lines.join("\n"));
         response.lines.iter().for_each(|line| output::line(line));
         return Ok(());

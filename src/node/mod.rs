@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{http, owner::Owner};
+use crate::admin::{self, Owner};
 use crate::apply::Applier;
 use crate::capture::reader::LogReader;
 use crate::config::{LinkConfig, NodeConfig};
@@ -99,8 +99,6 @@ impl Node {
     /// # Errors
     /// Whatever stands in the way: another owner, a file that cannot be used, a port that is taken.
     pub async fn start(config: NodeConfig, surroundings: &Surroundings) -> Result<Self> {
-        let refused = config.not_built_yet();
-        anyhow::ensure!(refused.is_empty(), "{}", refused.join("; "));
         let config = Arc::new(config);
         let board = Board::new(&config.name, &config.database.display().to_string(), Arc::clone(&surroundings.clock));
         let owner = Owner::acquire(&config.database)?;
@@ -116,11 +114,15 @@ impl Node {
             clock: Arc::clone(&surroundings.clock),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(owner.serve(control::handler(parts.clone()), stop.clone()));
+        tasks.spawn(control::serve(owner.socket().to_owned(), parts.clone()));
         start_links(&parts, &opened, &mut tasks).await?;
         if let Some(address) = &config.admin_listen {
-            let listener = http::bind(address).await?;
-            tasks.spawn(http::serve(listener, board.clone(), stop.clone()));
+            let serving = admin::serve_http(admin::http::bind(address).await?, board.clone(), stop.clone());
+            tasks.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(error = &error as &dyn std::error::Error, "serving /status.json ended");
+                }
+            });
         }
         if let Some(feed) = &parts.feed {
             upkeep::start(&parts, feed, opened.wake, &mut tasks);

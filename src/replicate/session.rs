@@ -13,16 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::feed::Feed;
-use super::receiver::{Assembly, Receiver, WINDOWS_WAITING_MAX};
+use super::receiver::{Assembly, Receiver, WINDOWS_WAITING_MAX, held_table, unfinished};
 use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SharedState, Start, WindowShape};
 use crate::apply::{Applier, LinkRules};
 use crate::capture::CheckpointVerdict;
 use crate::capture::source::ChangeSource;
 use crate::codec::Compression;
-use crate::link::{Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, Hello, LogHello, PROTOCOL};
+use crate::link::{Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, HeldTable, Hello, LogHello, PROTOCOL};
 use crate::model::{Clock, NodeId, Position, SchemaKinds, Trouble};
 use crate::sqlite::Db;
-use crate::telemetry::status::{LinkHandle, LinkState};
+use crate::telemetry::{Heard, LinkHandle, LinkState};
 
 /// How long an end waits for the other's Hello.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
@@ -135,15 +135,28 @@ impl<S: ChangeSource> End<S> {
             None => read_hello(stream).await?,
         };
         self.check(&theirs)?;
-        if let Some(applier) = &self.applier {
-            let (name, id) = (theirs.name.clone(), theirs.node);
-            applier.call(move |applier| applier.held(&name, Some(id))).await??;
-        }
+        let held = match &self.applier {
+            Some(applier) => {
+                let (name, id) = (theirs.name.clone(), theirs.node);
+                applier.call(move |applier| applier.held(&name, Some(id))).await??
+            }
+            None => crate::apply::Held::default(),
+        };
+        self.show_held(&held);
         for status in self.statuses() {
             status.connected(true);
         }
-        let halves = Halves::start(self, sink, &theirs, stop).await?;
+        let halves = Halves::start(self, sink, (&theirs, &held), stop).await?;
         halves.run(sink, stream, stop).await
+    }
+
+    /// Tells `status` what is here of the peer before anything comes.
+    fn show_held(&self, held: &crate::apply::Held) {
+        let Some(status) = &self.receive_status else { return };
+        status.tables(held.tables.iter().map(held_table));
+        if let Some(checkpoint) = held.checkpoint {
+            status.applied(checkpoint.position, checkpoint.ts_ms);
+        }
     }
 
     async fn held(&self) -> Result<Option<crate::apply::Held>, Error> {
@@ -174,7 +187,7 @@ impl<S: ChangeSource> End<S> {
             seed: None,
             empty: held.as_ref().is_none_or(|held| held.tables.is_empty()),
             compressions: compressions(self.settings.compression, local),
-            held: held.as_ref().map(|held| Held { checkpoint: held.checkpoint, tables: held.for_hello() }),
+            held: held.as_ref().map(|held| Held { checkpoint: held.checkpoint, tables: held.tables.iter().map(for_hello).collect() }),
             log,
             on_divergence_resnapshot: self.settings.resnapshot_on_divergence,
         })
@@ -251,6 +264,10 @@ impl<S: ChangeSource> End<S> {
     }
 }
 
+fn for_hello(table: &crate::apply::HeldTable) -> HeldTable {
+    HeldTable { progress: table.progress.clone(), name: table.name.clone(), rows: table.rows }
+}
+
 fn directions(sends: bool, receives: bool) -> &'static str {
     match (sends, receives) {
         (true, true) => "both",
@@ -300,7 +317,7 @@ impl Halves {
     async fn start<S: ChangeSource>(
         end: &End<S>,
         sink: &FrameSink,
-        theirs: &Hello,
+        (theirs, ours): (&Hello, &crate::apply::Held),
         stop: &CancellationToken,
     ) -> Result<Self, Error> {
         let mut halves = Self {
@@ -340,6 +357,7 @@ impl Halves {
                 peer_name: theirs.name.clone(),
                 rules: Arc::clone(&end.settings.rules),
                 status: status.clone(),
+                unfinished: unfinished(&ours.tables),
             };
             let stop = halves.children.clone();
             halves.tasks.spawn(receiver.run(arrived, stop));
@@ -404,7 +422,12 @@ impl Halves {
             Frame::Need(need) => self.answer(Answer::Need(need)),
             Frame::Heartbeat(heartbeat) => {
                 if let Some(status) = &self.receive_status {
-                    status.heartbeat(heartbeat.head, heartbeat.behind_since_ms, heartbeat.now_ms);
+                    status.heartbeat(Heard {
+                        head: heartbeat.head,
+                        behind_since_ms: heartbeat.behind_since_ms,
+                        sent_ms: heartbeat.now_ms,
+                        at_ms: self.clock.now_ms(),
+                    });
                 }
                 Ok(())
             }
