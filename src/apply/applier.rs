@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_error_in_the_middle_leaves_nothing_of_the_window() {
-        let mut peer = Peer::new(SHOP);
+        let peer = Peer::new(SHOP);
         let mut replica = Replica::new();
         peer.run("INSERT INTO a VALUES (1, 'x', 1)");
         let mut items = peer.catalog();
@@ -273,7 +273,7 @@ mod tests {
             (12, zeroblob(100000)), (13, '1'), (14, 1), (15, 1.0), (16, x'31'), (17, '1e3 '), (18, 0.1)";
         for declared in ["", "INTEGER", "TEXT", "BLOB", "REAL", "NUMERIC", "VARCHAR(3)", "DATETIME", "ANY"] {
             for firing in [false, true] {
-                let mut peer = Peer::new(&format!("CREATE TABLE t(id INTEGER PRIMARY KEY, v {declared})"));
+                let peer = Peer::new(&format!("CREATE TABLE t(id INTEGER PRIMARY KEY, v {declared})"));
                 let mut replica = Replica::new();
                 replica.rules.user_triggers = firing;
                 peer.run(&format!("INSERT INTO t VALUES {values}"));

@@ -28,7 +28,6 @@ mod copy;
 mod error;
 mod mirror;
 mod protect;
-mod range_sql;
 mod rows;
 mod statement;
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use rusqlite::Connection;
 
-use super::range_sql::KeyRange;
 use super::statement::Target;
 use super::{Applied, Applier, Error, Held, LinkRules, SourceError, Window};
 use crate::codec::{BatchBuilder, Compression, RowDigest};
@@ -14,7 +13,8 @@ use crate::model::{
     Checkpoint, CopyState, Digest, EncodedBatch, Epoch, Key, NodeId, Position, Range, RangeMode, Rows, RowsOp,
     SchemaKinds, SchemaObject, Selection, TableDef, TableId, Value, WindowEnd, WindowItem,
 };
-use crate::sqlite::{self, Role, catalog, ident, value_of};
+use crate::sqlite::range_sql::{Cells, RangeQuery};
+use crate::sqlite::{self, Role, catalog, ident, quote, value_of};
 
 /// Numbers as the values of a key.
 pub(super) fn integers(values: &[i64]) -> Vec<Value> {
@@ -102,7 +102,8 @@ impl Peer {
 
     fn changes(&self, table: &str, condition: &str, op: RowsOp) -> WindowItem {
         let target = self.target(table);
-        let sql = format!("SELECT 0, 0, NULL, {} FROM {} WHERE {condition}", target.columns_sql, ident(table));
+        let columns = quote::idents(target.read.wire_columns());
+        let sql = format!("SELECT 0, 0, NULL, {columns} FROM {} WHERE {condition}", ident(table));
         let mut statement = self.conn.prepare(&sql).expect("select");
         let columns = statement.column_count();
         let mut builder = BatchBuilder::new(columns);
@@ -133,18 +134,19 @@ impl Peer {
     }
 
     fn rows_of(&self, target: &Target, low: Option<&Key>, high: Option<&Key>) -> Vec<Vec<Value>> {
-        let range = KeyRange { target, low, high };
-        let mut statement = range.prepare(&self.conn).expect("prepare");
-        let mut rows = range.query(&mut statement).expect("query");
-        let mut all = Vec::new();
-        while let Some(row) = rows.next().expect("row") {
-            if row.get(target.written.len()).expect("beyond") {
-                break;
-            }
-            let cells = 0..target.written.len();
-            all.push(cells.map(|cell| value_of(row.get_ref(cell).expect("cell"))).collect());
-        }
+        let mut all: Vec<Vec<Value>> = Vec::new();
+        let visit = |row: &sqlite::row_sql::RowRef<'_, '_>| {
+            all.push(row.values().map(value_of).collect());
+            Ok::<_, rusqlite::Error>(true)
+        };
+        RangeQuery::new(&target.read, Cells::Wire, low, high).each(&self.conn, visit).expect("rows");
         all
+    }
+
+    /// The table's keys in order.
+    pub(super) fn keys(&self, table: &str) -> Vec<Key> {
+        let target = self.target(table);
+        self.rows_of(&target, None, None).iter().map(|row| target.read.key_of(row)).collect()
     }
 
     /// The rows of (low, high], two a batch.
@@ -208,6 +210,14 @@ fn borrowed(value: &Value) -> rusqlite::types::ValueRef<'_> {
         Value::Text(text) => ValueRef::Text(text),
         Value::Blob(blob) => ValueRef::Blob(blob),
     }
+}
+
+/// A peer with these tables, and a replica that has them too.
+pub(super) fn started(ddl: &str) -> (Peer, Replica) {
+    let peer = Peer::new(ddl);
+    let mut replica = Replica::new();
+    replica.apply(peer.first(peer.catalog())).expect("apply");
+    (peer, replica)
 }
 
 /// A replica in a file of its own.
@@ -284,7 +294,7 @@ impl Replica {
     pub(super) fn assert_equal(&self, peer: &Peer) {
         let here = self.look();
         for table in peer.tables() {
-            let columns = peer.target(&table).columns_sql;
+            let columns = quote::idents(peer.target(&table).read.wire_columns());
             let sql = format!("SELECT {columns} FROM {} ORDER BY {columns}", ident(&table));
             assert_eq!(content(&here, &sql), content(&peer.conn, &sql), "{table}");
         }
