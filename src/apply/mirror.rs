@@ -1,0 +1,577 @@
+//! Applies one window, one way, inside the caller's transaction.
+//!
+//! The peer's rows replace what is here: a mirror holds nothing that its source does not have. Both-way links decide
+//! what is concurrent before they come here.
+
+use std::iter::Peekable;
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::catalog::Received;
+use super::checkpoint::{self, Reached};
+use super::copy::{self, Covered};
+use super::protect::{ApplyFlag, Protection};
+use super::rows::Writer;
+use super::statement::Target;
+use super::{Applied, Error, NeedRange, SourceError, Window};
+use crate::migrate;
+use crate::model::{Digest, Position, Range, Rows, TableId, WindowItem};
+use crate::sqlite::store::{self, meta_key};
+use crate::sqlite::{self, ident};
+
+type Items<'a, 'b> = Peekable<&'a mut &'b mut dyn Iterator<Item = Result<WindowItem, SourceError>>>;
+
+/// Applies everything that the window says, up to but without the commit. `received` is what earlier windows of the
+/// session said, or what is stored.
+///
+/// # Errors
+/// Whatever stops the window; the caller rolls back, and throws `received` away.
+pub(super) fn apply(conn: &Connection, received: &mut Received, window: Window<'_>) -> Result<Applied, Error> {
+    let Window { peer, peer_name, rules, from, lost_history, mut items, end } = window;
+    let frame = Frame { peer, peer_name, rules, end };
+    let mut items: Items<'_, '_> = (&mut items).peekable();
+    let begins_session = matches!(items.peek(), Some(Ok(WindowItem::Catalog)));
+    let lost = check_order(conn, &frame, from, lost_history, begins_session)?;
+    // What migrates needs no triggers; below they are on if the link says so.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    let flag = ApplyFlag::raise(conn, rules.protect)?;
+    let mut work = Work { conn, frame, received, applied: Applied::nothing(end.to), ask: Vec::new() };
+    if lost {
+        work.received.copies.begin_all_anew();
+    }
+    work.settle_schema(&mut items)?;
+    work.begin_marked_copies();
+    if lost {
+        work.ask.clear();
+    }
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, rules.user_triggers)?;
+    for item in items {
+        work.item(item.map_err(Error::Source)?)?;
+    }
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    work.finish()?;
+    flag.lower(conn)?;
+    work.received.schema_version = sqlite::catalog::schema_version(conn)?;
+    Ok(work.applied)
+}
+
+/// What holds for the whole window.
+#[derive(Clone, Copy)]
+struct Frame<'a> {
+    peer: crate::model::NodeId,
+    peer_name: &'a str,
+    rules: &'a super::LinkRules,
+    end: &'a crate::model::WindowEnd,
+}
+
+/// Refuses a window that does not begin at the checkpoint. Says whether every table is copied again: where the peer says
+/// that history is lost, or where there is none yet.
+fn check_order(
+    conn: &Connection,
+    frame: &Frame<'_>,
+    from: Position,
+    lost_history: bool,
+    begins_session: bool,
+) -> Result<bool, Error> {
+    let to = frame.end.to.position;
+    if to.epoch != from.epoch || to.seq < from.seq {
+        return Err(Error::Malformed("it ends before it begins"));
+    }
+    let stored = checkpoint::by_name(conn, frame.peer_name, Some(frame.peer))?;
+    let stored = stored.and_then(|stored| stored.checkpoint).map(|checkpoint| checkpoint.position);
+    match stored {
+        _ if lost_history => Ok(true),
+        Some(stored) if stored == from => Ok(false),
+        // First contact. Amid a session it would mean that what was here has been removed meanwhile.
+        None if begins_session => Ok(true),
+        Some(_) | None => Err(Error::OutOfOrder { stored, from }),
+    }
+}
+
+/// A window being applied.
+struct Work<'a> {
+    conn: &'a Connection,
+    frame: Frame<'a>,
+    received: &'a mut Received,
+    applied: Applied,
+    /// Tables whose copy begins anew by our own decision.
+    ask: Vec<TableId>,
+}
+
+impl Work<'_> {
+    /// Applies the catalog, where the window has one; where it has none and somebody changed the schema here, the last
+    /// one again, so that nothing is written into a table that is no longer what it was.
+    fn settle_schema(&mut self, items: &mut Items<'_, '_>) -> Result<(), Error> {
+        let catalog = if matches!(items.peek(), Some(Ok(WindowItem::Catalog))) {
+            Some(read_catalog(items)?)
+        } else if sqlite::catalog::schema_version(self.conn)? == self.received.schema_version {
+            None
+        } else {
+            self.received.catalog.take()
+        };
+        let Some(catalog) = catalog else { return Ok(()) };
+        let Frame { peer, peer_name, rules, .. } = self.frame;
+        let outcome = self.received.migrate(self.conn, peer, rules, catalog)?;
+        self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        self.applied.migrated = outcome.migrated;
+        self.applied.notes.extend(outcome.notes);
+        self.ask = outcome.ask;
+        let tables = self.received.targets.values().map(|target| (target.id, target.name.as_str()));
+        let protection = Protection { peer, peer_name, on: rules.protect };
+        self.applied.migrated |= protection.reconcile(self.conn, tables)?;
+        Ok(())
+    }
+
+    /// Both ends know of these: the marker is in the peer's log.
+    fn begin_marked_copies(&mut self) {
+        for table in &self.frame.end.markers {
+            self.received.copies.begin_anew(*table);
+            self.ask.retain(|asked| asked != table);
+        }
+    }
+
+    fn item(&mut self, item: WindowItem) -> Result<(), Error> {
+        match item {
+            WindowItem::Rows(rows) => self.rows(&rows),
+            WindowItem::Range(range) => self.range(&range),
+            WindowItem::Digest(digest) => self.digest(&digest),
+            WindowItem::Catalog | WindowItem::Table(_) | WindowItem::Object(_) => {
+                Err(Error::Malformed("schema comes after rows"))
+            }
+        }
+    }
+
+    fn target(&self, table: TableId) -> Result<&Target, Error> {
+        self.received.targets.get(&table).ok_or(Error::UnknownTable { id: table })
+    }
+
+    fn writer(&self, table: TableId) -> Result<Writer<'_>, Error> {
+        Ok(Writer { conn: self.conn, target: self.target(table)?, firing: self.frame.rules.user_triggers })
+    }
+
+    fn rows(&mut self, rows: &Rows) -> Result<(), Error> {
+        let written = self.writer(rows.table)?.apply(rows)?;
+        self.applied.upserts += written.upserts;
+        self.applied.deletes += written.deletes;
+        Ok(())
+    }
+
+    fn range(&mut self, range: &Range) -> Result<(), Error> {
+        let covered = Covered::by_range(range);
+        let writer = self.writer(range.table)?;
+        covered.check(writer.target)?;
+        let written = copy::apply_range(&writer, range)?;
+        self.applied.upserts += written.upserts;
+        self.applied.deletes += written.deletes;
+        self.cover(&covered)
+    }
+
+    fn digest(&mut self, digest: &Digest) -> Result<(), Error> {
+        let covered = Covered::by_digest(digest);
+        let target = self.target(digest.table)?;
+        covered.check(target)?;
+        match copy::compare_digest(self.conn, target, digest)? {
+            Some(need) => {
+                self.applied.needs.push(need);
+                Ok(())
+            }
+            None => self.cover(&covered),
+        }
+    }
+
+    /// Counts a piece of a copy, and makes what waits for the copy's end.
+    fn cover(&mut self, covered: &Covered<'_>) -> Result<(), Error> {
+        let ended = covered.advance(&mut self.received.copies);
+        if covered.low.is_none() {
+            // The peer begins anew by itself.
+            self.ask.retain(|asked| *asked != covered.table);
+        }
+        if ended {
+            let name = self.target(covered.table)?.name.clone();
+            let made = migrate::create_deferred_indexes(self.conn, self.frame.peer, &name)?;
+            self.applied.migrated |= made > 0;
+        }
+        Ok(())
+    }
+
+    /// What the window's end says, and how far everything is now.
+    fn finish(&mut self) -> Result<(), Error> {
+        let Frame { peer, peer_name, end, .. } = self.frame;
+        for (table, value) in &end.sequences {
+            self.sequence(table, *value)?;
+        }
+        self.pragma("user_version", end.user_version)?;
+        self.pragma("application_id", end.application_id)?;
+        if store::epoch(self.conn)?.is_some() {
+            let hlc: Option<i64> = store::meta(self.conn, meta_key::HLC)?;
+            if hlc.is_none_or(|hlc| hlc < end.to.ts_ms) {
+                store::set_meta(self.conn, meta_key::HLC, end.to.ts_ms)?;
+            }
+        }
+        let between_transactions = !end.last_part;
+        let checkpoint = &end.to;
+        let reached = Reached { peer, name: peer_name, checkpoint, seen: end.seen, between_transactions };
+        checkpoint::store(self.conn, &reached)?;
+        let asked = std::mem::take(&mut self.ask).into_iter();
+        self.applied.needs.extend(asked.map(|table| NeedRange { table, low: None, high: None }));
+        self.applied.tables = self.received.copies.store(self.conn, peer)?;
+        Ok(())
+    }
+
+    /// The larger value stays. A name that is not a table of this peer's is not ours to count.
+    fn sequence(&self, table: &str, value: i64) -> Result<(), Error> {
+        let received = |target: &&Target| target.name.eq_ignore_ascii_case(table);
+        let Some(target) = self.received.targets.values().find(received) else { return Ok(()) };
+        if !store::table_exists(self.conn, "sqlite_sequence")? {
+            return Ok(());
+        }
+        let sql = "UPDATE main.sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1";
+        if self.conn.prepare_cached(sql)?.execute((&target.name, value))? == 0 {
+            let sql = "INSERT INTO main.sqlite_sequence(name, seq) VALUES (?1, ?2)";
+            self.conn.prepare_cached(sql)?.execute((&target.name, value))?;
+        }
+        Ok(())
+    }
+
+    fn pragma(&self, name: &str, value: Option<i32>) -> Result<(), Error> {
+        let Some(value) = value else { return Ok(()) };
+        let now: i32 = self.conn.prepare_cached(&format!("PRAGMA main.{name}"))?.query_row([], |row| row.get(0))?;
+        if now != value {
+            self.conn.execute_batch(&format!("PRAGMA main.{} = {value}", ident(name)))?;
+        }
+        Ok(())
+    }
+}
+
+fn read_catalog(items: &mut Items<'_, '_>) -> Result<migrate::Catalog, Error> {
+    let mut catalog = migrate::Catalog { tables: Vec::new(), objects: Vec::new() };
+    let is_schema = |item: &Result<WindowItem, SourceError>| {
+        matches!(item, Ok(WindowItem::Catalog | WindowItem::Table(_) | WindowItem::Object(_)))
+    };
+    while let Some(item) = items.next_if(is_schema) {
+        match item.map_err(Error::Source)? {
+            WindowItem::Table(table) => catalog.tables.push(table),
+            WindowItem::Object(object) => catalog.objects.push(object),
+            WindowItem::Catalog | WindowItem::Rows(_) | WindowItem::Range(_) | WindowItem::Digest(_) => {}
+        }
+    }
+    Ok(catalog)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Peer, Replica, integers, key};
+    use super::*;
+    use crate::model::{CopyState, Fault, Key, Selection, Value};
+
+    fn started(ddl: &str) -> (Peer, Replica) {
+        let peer = Peer::new(ddl);
+        let mut replica = Replica::new();
+        replica.apply(peer.first(peer.catalog())).expect("apply");
+        (peer, replica)
+    }
+
+    #[test]
+    fn a_poisoned_row_halts_before_it_and_goes_on_when_the_operator_has_acted() {
+        for (ddl, here) in [
+            ("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", "CREATE TABLE t(id INTEGER PRIMARY KEY, v NOT NULL)"),
+            (
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, v)",
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, v NOT NULL DEFAULT 'wrong')",
+            ),
+        ] {
+            let (mut peer, mut replica) = started(ddl);
+            let original = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
+            replica.poison(here);
+            peer.run("INSERT INTO t VALUES (1, 'fine'), (2, NULL)");
+            let window = peer.next(vec![peer.upserts("t", "1")]);
+            let error = replica.apply_known(window.clone()).expect_err("NULL");
+            assert_eq!((error.word(), error.fault()), ("poisoned_row", Fault::Halt));
+            let message = format!("{error}: {}", std::error::Error::source(&error).expect("cause"));
+            assert!(message.contains("from \"peer\"") && message.contains("table \"t\", key (2)"), "{message}");
+            let rows: i64 = replica.look().query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("count");
+            assert_eq!(rows, 0, "nothing of the window");
+            replica.poison(original);
+            replica.apply_known(window).expect("goes on");
+            replica.assert_equal(&peer);
+        }
+    }
+
+    #[test]
+    fn tables_that_the_link_does_not_take_are_refused() {
+        let peer = Peer::new("CREATE TABLE mine(a); CREATE TABLE theirs(a)");
+        let mut replica = Replica::new();
+        replica.rules.selection = Selection::new(&["mine".to_owned()], &[]).expect("glob");
+        let error = replica.apply(peer.first(peer.catalog())).expect_err("theirs");
+        assert_eq!(error.word(), "not_allowed");
+        replica.rules.selection = Selection::all();
+        let mut items = peer.catalog();
+        if let WindowItem::Table(def) = &mut items[1] {
+            def.name = "__CDC_meta".to_owned();
+        }
+        assert_eq!(replica.apply(peer.first(items)).expect_err("ours").word(), "not_allowed");
+    }
+
+    #[test]
+    fn rows_of_a_table_that_was_never_described_begin_a_new_session() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(a)");
+        replica.reopen();
+        let window = peer.next(vec![peer.upserts("t", "1")]);
+        let error = replica.apply(window).expect_err("unknown");
+        assert_eq!((error.word(), error.fault()), ("unknown_table", Fault::Retry));
+    }
+
+    #[test]
+    fn the_larger_sequence_stays_and_versions_follow() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT)");
+        let sequence = |replica: &Replica| -> Option<i64> {
+            replica
+                .look()
+                .query_row("SELECT max(seq) FROM sqlite_sequence WHERE name = 't'", [], |row| row.get(0))
+                .expect("seq")
+        };
+        for (sent, kept) in [(7, 7), (5, 7), (9, 9)] {
+            let mut window = peer.next(vec![]);
+            window.end.sequences = vec![("t".to_owned(), sent), ("other".to_owned(), 1)];
+            (window.end.user_version, window.end.application_id) = (Some(-3), Some(12));
+            replica.apply(window).expect("apply");
+            assert_eq!(sequence(&replica), Some(kept));
+        }
+        let read = |sql: &str| -> i32 { replica.look().query_row(sql, [], |row| row.get(0)).expect("pragma") };
+        assert_eq!((read("PRAGMA user_version"), read("PRAGMA application_id")), (-3, 12));
+        assert_eq!(read("SELECT count(*) FROM sqlite_sequence"), 1);
+    }
+
+    #[test]
+    fn a_part_of_a_window_says_that_readers_are_between_transactions() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(a)");
+        let mut window = peer.next(vec![]);
+        window.end.last_part = false;
+        replica.apply(window).expect("apply");
+        assert!(replica.held().between_transactions);
+        replica.apply(peer.next(vec![])).expect("apply");
+        assert!(!replica.held().between_transactions);
+    }
+
+    #[test]
+    fn nothing_that_is_applied_is_captured_here_and_the_flag_is_as_it_was() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY)");
+        replica.run(
+            "CREATE TABLE log(id); INSERT INTO __cdc_meta VALUES ('capture_limit', 500), ('epoch', 8), ('hlc', 3);
+             CREATE TRIGGER __cdc_1_ai AFTER INSERT ON t WHEN 0 < coalesce((SELECT value FROM __cdc_meta WHERE
+             key = 'capture_limit'), 9223372036854775807) BEGIN INSERT INTO log VALUES (NEW.id); END",
+        );
+        replica.rules.user_triggers = true;
+        peer.run("INSERT INTO t VALUES (1)");
+        replica.apply(peer.next(vec![peer.upserts("t", "1")])).expect("apply");
+        let read = |sql: &str| -> i64 { replica.look().query_row(sql, [], |row| row.get(0)).expect("read") };
+        assert_eq!(read("SELECT count(*) FROM log"), 0);
+        assert_eq!(read("SELECT value FROM __cdc_meta WHERE key = 'capture_limit'"), 500);
+        assert_eq!(read("SELECT value FROM __cdc_meta WHERE key = 'hlc'"), 1_001, "later than what was applied");
+        replica.run("INSERT INTO t VALUES (2)");
+        assert_eq!(read("SELECT count(*) FROM log"), 1);
+    }
+
+    #[test]
+    fn a_protected_replica_refuses_its_applications_until_told_otherwise() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        replica.rules.protect = true;
+        replica.apply(peer.next(peer.catalog())).expect("apply");
+        let refused = replica.look().execute_batch("INSERT INTO t VALUES (1, 1)").expect_err("protected").to_string();
+        assert!(refused.contains("read-only replica of peer: write at the source"), "{refused}");
+        for user_triggers in [false, true] {
+            replica.rules.user_triggers = user_triggers;
+            peer.run("INSERT INTO t(v) VALUES (1); UPDATE t SET v = v + 1");
+            replica.apply(peer.next(vec![peer.upserts("t", "1")])).expect("the applier may");
+            replica.assert_equal(&peer);
+        }
+        let delete = replica.look().execute_batch("DELETE FROM t");
+        assert!(delete.is_err(), "still protected");
+        replica.rules.protect = false;
+        replica.apply(peer.next(peer.catalog())).expect("apply");
+        replica.run("INSERT INTO t VALUES (100, 1)");
+        let flags = "SELECT count(*) FROM __cdc_meta WHERE key = 'capture_limit'";
+        assert_eq!(replica.look().query_row(flags, [], |row| row.get::<_, i64>(0)).expect("count"), 0);
+    }
+
+    #[test]
+    fn user_triggers_see_every_row_go_that_another_displaces() {
+        let ddl =
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, w); CREATE UNIQUE INDEX tw ON t(abs(w)) WHERE w <> 0";
+        let (mut peer, mut replica) = started(ddl);
+        replica.rules.user_triggers = true;
+        replica.run(
+            "CREATE TABLE mirror(id, u, w);
+             CREATE TRIGGER ti AFTER INSERT ON t BEGIN INSERT INTO mirror VALUES (NEW.id, NEW.u, NEW.w); END;
+             CREATE TRIGGER td AFTER DELETE ON t BEGIN DELETE FROM mirror WHERE id = OLD.id; END;
+             CREATE TRIGGER tu AFTER UPDATE ON t BEGIN DELETE FROM mirror WHERE id = OLD.id;
+               INSERT INTO mirror VALUES (NEW.id, NEW.u, NEW.w); END",
+        );
+        let states = [
+            "INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', 3), (4, NULL, 0), (5, NULL, 0)",
+            "UPDATE t SET u = u || '.'; UPDATE t SET u = CASE id WHEN 1 THEN 'b.' WHEN 2 THEN 'a.' ELSE u || 'x' END WHERE 0",
+            "DELETE FROM t; INSERT INTO t VALUES (1, 'c.', -2), (2, 'a.', -3), (3, 'b.', 1), (4, 'd', 0)",
+        ];
+        for state in states {
+            peer.run(state);
+            let gone = peer.deletes("t", &[integers(&[5])]);
+            let items = if state.starts_with("DELETE") { vec![gone] } else { vec![] };
+            let items = items.into_iter().chain([peer.upserts("t", "1")]).collect();
+            replica.apply(peer.next(items)).expect("apply");
+            replica.assert_equal(&peer);
+            let differ = "SELECT count(*) FROM (SELECT * FROM mirror EXCEPT SELECT * FROM t)
+                UNION ALL SELECT count(*) FROM t UNION ALL SELECT count(*) FROM mirror";
+            let look = replica.look();
+            let mut counts = look.prepare(differ).expect("prepare");
+            let counts: Vec<i64> =
+                counts.query_map([], |row| row.get(0)).expect("query").collect::<Result<_, _>>().expect("count");
+            assert!(counts[0] == 0 && counts[1] == counts[2], "{state}: {counts:?}");
+        }
+    }
+
+    /// Tables of every kind of key, a peer's content, and a replica that has other rows in the range and around it.
+    #[test]
+    fn a_range_becomes_exactly_what_the_peer_says() {
+        for (ddl, there, here, low, high) in [
+            (
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE)",
+                "(2, 'b'), (3, 'c'), (5, 'e')",
+                "(1, 'keep'), (2, 'b'), (3, 'e'), (4, 'gone'), (6, 'keep too')",
+                key(&[1]),
+                key(&[5]),
+            ),
+            ("CREATE TABLE t(a, b)", "(2, 1), (3, 1)", "(1, 1), (1, 2), (1, 3), (9, 9)", key(&[1]), key(&[3])),
+            (
+                "CREATE TABLE t(a, b, PRIMARY KEY(a, b DESC)) WITHOUT ROWID",
+                "(1, 2), (1, 3), (2, 1)",
+                "(1, 1), (1, 2), (1, 9), (2, 0), (2, 2)",
+                key(&[1, 1]),
+                key(&[2, 1]),
+            ),
+            (
+                "CREATE TABLE t(k TEXT COLLATE NOCASE PRIMARY KEY, v)",
+                "('a', 1), ('B', 2), ('c', 3)",
+                "('A', 1), ('b', 0), ('bb', 7), ('d', 4)",
+                Key(vec![Value::Null]),
+                Key(vec![Value::text("C")]),
+            ),
+        ] {
+            let (mut peer, mut replica) = started(ddl);
+            peer.run(&format!("INSERT INTO t VALUES {there}"));
+            replica.run(&format!("INSERT INTO t VALUES {here}"));
+            let expected = {
+                let all = Peer::new(ddl);
+                all.run(&format!("INSERT INTO t VALUES {here}"));
+                let mut model = Replica::new();
+                model.apply(all.first(all.catalog())).expect("apply");
+                (all, model)
+            };
+            let range = peer.range("t", Some(low.clone()), Some(high.clone()), false);
+            let WindowItem::Range(said) = &range else { panic!("a range") };
+            let rows: usize = said.batches.iter().map(|batch| batch.rows).sum();
+            assert!(rows > 0, "{ddl}: the range holds something");
+            replica.apply(peer.next(vec![range])).expect("apply");
+            let (there, here) = (peer.keys("t", Some(&low), Some(&high)), replica.keys("t", Some(&low), Some(&high)));
+            assert_eq!(here, there, "{ddl}");
+            let around =
+                |replica: &Replica| (replica.keys("t", None, Some(&low)), replica.keys("t", Some(&high), None));
+            expected.1.run(&format!("INSERT INTO t VALUES {}", expected.0.values("t")));
+            assert_eq!(around(&replica), around(&expected.1), "{ddl}: what is outside stays");
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_range_by_range_and_ends_equal_whatever_was_here() {
+        for (ddl, rows, wrong) in [
+            (
+                "CREATE TABLE t(k TEXT PRIMARY KEY, v)",
+                "(NULL, 1), (NULL, 2), ('a', 3), (x'00', 4), (5, 6), ('z', 9)",
+                "(NULL, 1), (NULL, 1), ('b', 3), ('zz', 4)",
+            ),
+            (
+                "CREATE TABLE t(a, b, c, PRIMARY KEY(a, b))",
+                "(NULL, NULL, 1), (NULL, NULL, 2), (NULL, 5, 3), (1, NULL, 4), (1, NULL, 5), (1, 1, 6), (2, 2, 7)",
+                "(NULL, NULL, 1), (NULL, 4, 3), (1, NULL, 4), (1, 2, 6), (2, 2, 0), (3, 3, 3)",
+            ),
+            ("CREATE TABLE t(a, b)", "(1, 1), (2, 2), (3, 3), (4, 4)", "(1, 1), (0, 0)"),
+        ] {
+            for wrong in ["", wrong] {
+                let (mut peer, mut replica) = started(ddl);
+                peer.run(&format!("INSERT INTO t VALUES {rows}"));
+                if !wrong.is_empty() {
+                    replica.run(&format!("INSERT INTO t VALUES {wrong}"));
+                }
+                let mut keys = peer.keys("t", None, None);
+                keys.dedup();
+                let mut low = None;
+                for key in keys.into_iter().step_by(2) {
+                    let range = peer.range("t", low.clone(), Some(key.clone()), false);
+                    replica.apply(peer.next(vec![range])).expect("apply");
+                    assert_eq!(replica.state("t"), CopyState::Copying { after: key.clone() });
+                    low = Some(key);
+                }
+                replica.apply(peer.next(vec![peer.range("t", low, None, true)])).expect("apply");
+                assert_eq!(replica.state("t"), CopyState::Done);
+                replica.assert_equal(&peer);
+            }
+        }
+    }
+
+    #[test]
+    fn a_digest_counts_as_copied_where_it_is_equal_and_is_asked_for_where_not() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        peer.run("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 1.0)");
+        replica.run("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 1)");
+        let equal = peer.next(vec![peer.digest("t", None, Some(key(&[2])), false)]);
+        let applied = replica.apply(equal).expect("apply");
+        assert!(applied.needs.is_empty() && applied.upserts == 0);
+        assert_eq!(replica.state("t"), CopyState::Copying { after: key(&[2]) });
+        let differs = peer.next(vec![peer.digest("t", Some(key(&[2])), None, true)]);
+        let applied = replica.apply(differs).expect("apply");
+        let (table, low) = (peer.table_id("t"), Some(key(&[2])));
+        assert_eq!(applied.needs, [NeedRange { table, low: low.clone(), high: None }]);
+        assert_eq!(replica.state("t"), CopyState::Copying { after: key(&[2]) }, "never past what differs");
+        replica.apply(peer.next(vec![peer.range("t", low, None, true)])).expect("apply");
+        assert_eq!(replica.state("t"), CopyState::Done);
+        replica.assert_equal(&peer);
+        let again = peer.next(vec![peer.digest("t", None, None, true)]);
+        assert!(replica.apply(again).expect("apply").needs.is_empty());
+    }
+
+    #[test]
+    fn rows_that_are_here_already_are_not_written_again() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        peer.run("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')");
+        replica.run("INSERT INTO t VALUES (1, 'a'), (2, 'x'), (3, 'c')");
+        let applied = replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+        assert_eq!((applied.upserts, applied.deletes), (1, 0));
+    }
+
+    #[test]
+    fn a_new_generation_keeps_its_progress_and_a_table_that_is_gone_has_none() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+        peer.generation = 1;
+        let applied = replica.apply(peer.next(peer.catalog())).expect("apply");
+        assert!(applied.needs.is_empty());
+        let held = replica.held();
+        assert_eq!(held.tables.len(), 1);
+        assert_eq!((held.tables[0].progress.table, &held.tables[0].progress.state), (TableId(2), &CopyState::Done));
+        peer.run("DROP TABLE t");
+        replica.apply(peer.next(peer.catalog())).expect("apply");
+        assert!(replica.held().tables.is_empty());
+    }
+
+    #[test]
+    fn a_table_that_somebody_dropped_here_is_made_and_asked_for() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+        replica.run("DROP TABLE t");
+        peer.run("INSERT INTO t VALUES (1, 1)");
+        let applied = replica.apply(peer.next(vec![peer.upserts("t", "1")])).expect("apply");
+        assert_eq!(applied.needs, [NeedRange { table: TableId(1), low: None, high: None }]);
+        assert_eq!(replica.state("t"), CopyState::Pending);
+        replica.assert_equal(&peer);
+    }
+}
