@@ -7,7 +7,9 @@ use crate::admin::control::{Request, Response};
 use crate::capture::{Maintainer, Reconciled};
 
 /// Answers requests on the owner's socket.
-pub(super) fn handler(parts: Parts) -> impl Fn(Request) -> futures_util::future::BoxFuture<'static, Response> + Send + Sync {
+pub(super) fn handler(
+    parts: Parts,
+) -> impl Fn(Request) -> futures_util::future::BoxFuture<'static, Response> + Send + Sync {
     let parts = Arc::new(parts);
     move |request| {
         let parts = Arc::clone(&parts);

@@ -320,11 +320,14 @@ mod tests {
     /// P24, P52: NULLs in keys, several times; and an index that descends in one column, paged in index order, loses rows.
     #[test]
     fn nulls_are_lowest_and_lose_nothing() {
-        let values = "(NULL,NULL),(NULL,NULL),(NULL,1),(1,NULL),(1,NULL),(1,1),(1,2),(2,NULL),(2,'x'),('y',NULL),('y',3)";
+        let values =
+            "(NULL,NULL),(NULL,NULL),(NULL,1),(1,NULL),(1,NULL),(1,1),(1,2),(2,NULL),(2,'x'),('y',NULL),('y',3)";
         for key in ["a, b", "a, b DESC", "b, a", "a DESC, b DESC"] {
             check_every_range(&format!("CREATE TABLE t(a, b, PRIMARY KEY({key})); INSERT INTO t VALUES {values}"));
         }
-        check_every_range("CREATE TABLE t(k TEXT PRIMARY KEY); INSERT INTO t VALUES (NULL), (NULL), (''), ('a'), ('B')");
+        check_every_range(
+            "CREATE TABLE t(k TEXT PRIMARY KEY); INSERT INTO t VALUES (NULL), (NULL), (''), ('a'), ('B')",
+        );
     }
 
     #[test]
@@ -365,7 +368,9 @@ mod tests {
         values.push(Value::Real(9_007_199_254_740_992.0));
         for collation in [Collation::Binary, Collation::NoCase, Collation::RTrim] {
             let name = collation.sql();
-            let sql = format!("SELECT coalesce((?1 > ?2 COLLATE {name}) - (?1 < ?2 COLLATE {name}), (?1 IS NOT NULL) - (?2 IS NOT NULL))");
+            let sql = format!(
+                "SELECT coalesce((?1 > ?2 COLLATE {name}) - (?1 < ?2 COLLATE {name}), (?1 IS NOT NULL) - (?2 IS NOT NULL))"
+            );
             let mut statement = db.prepare(&sql).expect("prepare");
             for (a, b) in values.iter().flat_map(|a| values.iter().map(move |b| (a, b))) {
                 let theirs: i64 = statement.query_row([Bind(a), Bind(b)], |row| row.get(0)).expect("compare");

@@ -256,7 +256,8 @@ mod tests {
 
     #[test]
     fn a_key_with_a_null_names_every_row_that_is_it() {
-        let ddl = "CREATE TABLE t(a, b, c, PRIMARY KEY(a, b)); INSERT INTO t VALUES (1, NULL, 1), (1, NULL, 2), (1, 1, 3)";
+        let ddl =
+            "CREATE TABLE t(a, b, c, PRIMARY KEY(a, b)); INSERT INTO t VALUES (1, NULL, 1), (1, NULL, 2), (1, 1, 3)";
         let (db, t) = table(ddl);
         assert_eq!(found(&db, &t, &[Value::Integer(1), Value::Null]).len(), 2);
         let (plain, with_nulls) = (KeyQuery::new(&t).plain, KeyQuery::new(&t).with_nulls);

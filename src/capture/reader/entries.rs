@@ -131,13 +131,7 @@ fn key_of(row: &Row<'_>, columns: usize, captured: &Captured) -> Result<Key, Err
 }
 
 fn version_of(row: &Row<'_>) -> rusqlite::Result<Version> {
-    Ok(Version {
-        seq: row.get(0)?,
-        ts: row.get(1)?,
-        origin: row.get(4)?,
-        origin_seq: row.get(5)?,
-        via: row.get(6)?,
-    })
+    Ok(Version { seq: row.get(0)?, ts: row.get(1)?, origin: row.get(4)?, origin_seq: row.get(5)?, via: row.get(6)? })
 }
 
 /// The statement that reads entries of a log with that many key columns.
