@@ -142,6 +142,7 @@ fn generations(connection: &Connection) -> Result<BTreeMap<TableId, Generation>,
         let id = TableId(row.get(0)?);
         let replaces = row.get::<_, Option<i64>>(2)?.map(TableId);
 <<<<<<< HEAD
+<<<<<<< HEAD
         let damaged = |what: &str| sqlite::Error::Damaged {
             table: "__cdc_tables",
             what: format!("generation {} {what}", id.0),
@@ -150,6 +151,10 @@ fn generations(connection: &Connection) -> Result<BTreeMap<TableId, Generation>,
         let damaged =
             |what: &str| sqlite::Error::Damaged { table: "__cdc_tables", what: format!("generation {} {what}", id.0) };
 >>>>>>> h-capture-read
+=======
+        let damaged =
+            |what: &str| sqlite::Error::Damaged { table: "__cdc_tables", what: format!("generation {} {what}", id.0) };
+>>>>>>> h-tests
         if replaces.is_some_and(|before| before >= id) {
             return Err(damaged("replaces one that is not older").into());
         }

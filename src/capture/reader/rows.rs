@@ -68,6 +68,7 @@ impl<'a, 'k> Output<'a, 'k> {
     /// left is said in any case.
     fn add(&mut self, reader: &mut KeyReader<'_>, mark: &Mark) -> Result<bool, Error> {
 <<<<<<< HEAD
+<<<<<<< HEAD
         let (op, version) = if mark.key.has_null() {
             (RowsOp::Exactly, Some(mark.newest))
         } else {
@@ -77,6 +78,10 @@ impl<'a, 'k> Output<'a, 'k> {
         let (op, version) =
             if mark.key.has_null() { (RowsOp::Exactly, Some(mark.newest)) } else { (RowsOp::Upsert, mark.written) };
 >>>>>>> h-capture-read
+=======
+        let (op, version) =
+            if mark.key.has_null() { (RowsOp::Exactly, Some(mark.newest)) } else { (RowsOp::Upsert, mark.written) };
+>>>>>>> h-tests
         let version = version.filter(|version| self.is_wanted(version));
         let mut rows = 0;
         reader.each(&mark.key, |row| {
