@@ -1,1 +1,27 @@
-//! replicate
+//! Where the stages meet: reads a log, sends it over a link, applies what comes.
+//!
+//! [`feed`] reads windows for every link of a node, [`sender`] sends them and keeps the [`copies`] going, [`receiver`]
+//! spools and applies them, [`session`] runs both halves over one connection, and [`runner`] keeps a link connected.
+//! [`verify`] compares two databases.
+//!
+//! ```text
+//!   feed ── sender ══ link::Connection ══ receiver ── apply::Applier
+//!             ▲                               │
+//!             └───────── Ack, Need ───────────┘
+//! ```
+//!
+//! Promised: windows of one session travel in order, each is applied in one transaction together with the checkpoint,
+//! and an acknowledgement is sent only after that transaction is on disk. Not promised: that a source transaction
+//! becomes one of ours; a window holds one or more.
+
+pub mod backoff;
+pub mod copies;
+mod error;
+pub mod feed;
+pub mod receiver;
+pub mod runner;
+pub mod sender;
+pub mod session;
+pub mod verify;
+
+pub use error::Error;

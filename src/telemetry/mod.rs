@@ -1,1 +1,14 @@
-//! telemetry
+//! What a node says about itself: log lines, counters, the status board, and the failpoints that tests stop it at.
+//!
+//! Every stage and `replicate` feed it; the command line and the admin socket read from it. Imports only the model.
+
+pub mod failpoint;
+pub mod metrics;
+pub mod report;
+pub mod status;
+
+pub use metrics::Metrics;
+pub use report::{
+    Direction, LinkReport, LinkState, LogReport, NodeReport, PositionReport, StatusReport, TableReport, TableState,
+};
+pub use status::{Board, Heard, LinkHandle};

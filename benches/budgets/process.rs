@@ -1,0 +1,62 @@
+//! The program as a process of its own, and what the kernel says of it.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Runs the program to its end. Returns how long it took and the largest memory that it was seen to hold, in MB.
+pub fn run_to_end(arguments: &[&str]) -> (Duration, f64) {
+    let started = Instant::now();
+    let mut child = spawn(arguments);
+    let mut peak = 0.0_f64;
+    loop {
+        peak = peak.max(peak_mb(child.id()));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "twinlite {arguments:?} failed");
+            return (started.elapsed(), peak);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Starts the program, quietly.
+pub fn spawn(arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_twinlite"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The peak of resident memory so far, in MB (Linux; 0 where the kernel does not tell).
+pub fn peak_mb(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+    kilobytes.unwrap_or(0.0) / 1024.0
+}
+
+/// CPU time used so far, in ms (Linux).
+pub fn cpu_ms(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks =
+        |place: usize| after_name.split_whitespace().nth(place).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) * 10.0
+}
+
+/// Ends it as a person would, and waits.
+pub fn stop(mut child: Child) {
+    let _ = rustix::process::kill_process(
+        rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap(),
+        rustix::process::Signal::INT,
+    );
+    child.wait().unwrap();
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,243 @@
+//! Why a window could not be applied. Nothing of it was.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::model::{Fault, Key, NodeId, Position, TableId, Value};
+use crate::{codec, migrate, sqlite};
+
+/// A failure to produce the next item of a window, in the words of whoever reads it.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a window could not be applied, or the database not be opened for it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Which window the cause stopped.
+    #[error("apply changes after {from} up to {to} from \"{peer}\"")]
+    Window {
+        /// The peer's name.
+        peer: String,
+        /// The position before the window.
+        from: Position,
+        /// The position after it.
+        to: Position,
+        /// What stopped it.
+        #[source]
+        source: Box<Error>,
+    },
+    /// SQLite failed.
+    #[error(transparent)]
+    Database(#[from] sqlite::Error),
+    /// The schema cannot be made to fit.
+    #[error(transparent)]
+    Migrate(#[from] migrate::Error),
+    /// A batch cannot be read.
+    #[error("table \"{table}\"")]
+    Batch {
+        /// The table.
+        table: String,
+        /// Why.
+        #[source]
+        source: codec::Error,
+    },
+    /// A row that the database here refuses.
+    #[error(
+        "table \"{table}\", key {key}: a constraint or trigger here refuses the row; change it, or the row at the \
+         source, and the link goes on from here"
+    )]
+    Row {
+        /// The table.
+        table: String,
+        /// The row's key, as text.
+        key: String,
+        /// SQLite's word.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A NULL where the column here takes none. REPLACE would have put the default there instead.
+    #[error(
+        "table \"{table}\", key {key}: column \"{column}\" is NULL at the source and NOT NULL here; drop the NOT NULL \
+         here, or fill the column at the source, and the link goes on from here"
+    )]
+    NullRefused {
+        /// The table.
+        table: String,
+        /// The row's key, as text.
+        key: String,
+        /// The column.
+        column: String,
+    },
+    /// The window does not begin where the last one ended.
+    #[error("the window begins at {from}, but what is applied ends at {}; the link begins anew", at(*.stored))]
+    OutOfOrder {
+        /// The checkpoint.
+        stored: Option<Position>,
+        /// Where the window begins.
+        from: Position,
+    },
+    /// Another node under a known name.
+    #[error(
+        "\"{name}\" is node {now}, but what is here came from node {was}: its database was created anew, or another \
+         one has that name; give it a name of its own, or run `twinlite teardown` here to begin anew"
+    )]
+    PeerChanged {
+        /// The name.
+        name: String,
+        /// The node that the checkpoint is of.
+        was: NodeId,
+        /// The node that calls itself so now.
+        now: NodeId,
+    },
+    /// The peer sent a table that this link does not take.
+    #[error("table \"{table}\" is not among the tables that this link takes; add it to `tables`, here or not there")]
+    NotAllowed {
+        /// The table.
+        table: String,
+    },
+    /// The peer sent a table under a name that is SQLite's or ours.
+    #[error(
+        "table \"{table}\": a peer may not send tables of that name; leave it out with `skip_tables` at the source"
+    )]
+    ReservedName {
+        /// The table.
+        table: String,
+    },
+    /// Rows of a table that no catalog named.
+    #[error("rows of table {id:?}, which the peer has not described in this session; the link begins anew")]
+    UnknownTable {
+        /// The table's id.
+        id: TableId,
+    },
+    /// The table here lacks a column of the peer's key, so that no row can be found.
+    #[error("table \"{table}\" lacks the key column \"{column}\" here; drop the table here, and it is copied anew")]
+    KeyMissing {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// The peer broke the protocol.
+    #[error("the peer's window is malformed: {0}; run the same Twinlite version on both ends, and report it")]
+    Malformed(&'static str),
+    /// The next item of the window could not be read.
+    #[error("read the window that was received")]
+    Source(#[source] SourceError),
+    /// The file could not be made.
+    #[error("{path}: create the replica's file")]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database cannot be switched to WAL.
+    #[error(
+        "{path}: its journal mode stays \"{mode}\"; a replica needs WAL, on a local file system, with nobody else in it"
+    )]
+    Wal {
+        /// The file.
+        path: PathBuf,
+        /// What it says instead.
+        mode: String,
+    },
+}
+
+impl Error {
+    /// What this failure asks of the caller. Exhaustive on purpose: a new variant must choose.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Window { source, .. } => source.fault(),
+            Self::Database(error) => error.fault(),
+            Self::Migrate(error) => error.fault(),
+            Self::Batch { source, .. } => source.fault(),
+            // A new session begins with a catalog, at the checkpoint.
+            Self::OutOfOrder { .. } | Self::UnknownTable { .. } => Fault::Retry,
+            // The spool, or the connection behind it.
+            Self::Source(_) => Fault::Retry,
+            Self::Row { .. }
+            | Self::NullRefused { .. }
+            | Self::PeerChanged { .. }
+            | Self::NotAllowed { .. }
+            | Self::ReservedName { .. }
+            | Self::KeyMissing { .. }
+            | Self::Malformed(_)
+            | Self::Create { .. }
+            | Self::Wal { .. } => Fault::Halt,
+        }
+    }
+
+    /// A short stable word for `status`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Window { source, .. } => source.word(),
+            Self::Database(error) => error.word(),
+            Self::Migrate(_) => "migration",
+            Self::Batch { .. } | Self::Malformed(_) => "malformed",
+            Self::Row { .. } | Self::NullRefused { .. } => "poisoned_row",
+            Self::OutOfOrder { .. } => "out_of_order",
+            Self::PeerChanged { .. } => "peer_changed",
+            Self::NotAllowed { .. } | Self::ReservedName { .. } => "not_allowed",
+            Self::UnknownTable { .. } => "unknown_table",
+            Self::KeyMissing { .. } => "key_missing",
+            Self::Source(_) => "spool",
+            Self::Create { .. } => "create",
+            Self::Wal { .. } => "journal_mode",
+        }
+    }
+
+    /// Says which window was stopped.
+    pub(super) fn in_window(self, peer: &str, from: Position, to: Position) -> Self {
+        Self::Window { peer: peer.to_owned(), from, to, source: Box::new(self) }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+fn at(stored: Option<Position>) -> String {
+    stored.map_or_else(|| "nothing".to_owned(), |position| position.to_string())
+}
+
+/// Bytes of a key's text or blob that an error shows.
+const SHOWN_MAX: usize = 64;
+
+/// A key for a person to find the row by.
+pub(super) fn shown(key: &Key) -> String {
+    let parts: Vec<String> = key.0.iter().map(shown_value).collect();
+    format!("({})", parts.join(", "))
+}
+
+fn shown_value(value: &Value) -> String {
+    let cut = |bytes: &[u8]| if bytes.len() > SHOWN_MAX { "…" } else { "" };
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(integer) => integer.to_string(),
+        Value::Real(real) => format!("{real:?}"),
+        Value::Text(text) => {
+            let head = String::from_utf8_lossy(&text[..text.len().min(SHOWN_MAX)]).replace('\'', "''");
+            format!("'{head}{}'", cut(text))
+        }
+        Value::Blob(blob) => {
+            let head: String = blob.iter().take(SHOWN_MAX).map(|byte| format!("{byte:02x}")).collect();
+            format!("x'{head}{}'", cut(blob))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_shown_as_sql_and_cut_where_it_is_long() {
+        let key = Key(vec![Value::Integer(7), Value::text("it's"), Value::Blob(vec![0, 255]), Value::Null]);
+        assert_eq!(shown(&key), "(7, 'it''s', x'00ff', NULL)");
+        assert!(shown(&Key(vec![Value::text(&"a".repeat(1000))])).chars().count() < 80);
+    }
+}

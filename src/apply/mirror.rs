@@ -1,0 +1,260 @@
+//! Applies one window, one way, inside the caller's transaction.
+//!
+//! The peer's rows replace what is here: a mirror holds nothing that its source does not have. Both-way links decide
+//! what is concurrent before they come here.
+
+use std::iter::Peekable;
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::catalog::Received;
+use super::checkpoint::{self, Reached};
+use super::copy::{self, Covered};
+use super::protect::{ApplyFlag, Protection};
+use super::rows::Writer;
+use super::statement::Target;
+use super::{Applied, Error, NeedRange, SourceError, Window};
+use crate::migrate;
+use crate::model::{Digest, Position, Range, Rows, TableId, WindowItem};
+use crate::sqlite::store::{self, meta_key};
+use crate::sqlite::{self, ident};
+
+type Items<'a, 'b> = Peekable<&'a mut &'b mut dyn Iterator<Item = Result<WindowItem, SourceError>>>;
+
+/// Applies everything that the window says, up to but without the commit. `received` is what earlier windows of the
+/// session said, or what is stored.
+///
+/// # Errors
+/// Whatever stops the window; the caller rolls back, and throws `received` away.
+pub(super) fn apply(conn: &Connection, received: &mut Received, window: Window<'_>) -> Result<Applied, Error> {
+    let Window { peer, peer_name, rules, from, lost_history, mut items, end } = window;
+    let frame = Frame { peer, peer_name, rules, end };
+    let mut items: Items<'_, '_> = (&mut items).peekable();
+    let begins_session = matches!(items.peek(), Some(Ok(WindowItem::Catalog)));
+    let lost = check_order(conn, &frame, from, lost_history, begins_session)?;
+    // What migrates needs no triggers; below they are on if the link says so.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    let flag = ApplyFlag::raise(conn, rules.protect)?;
+    let mut work = Work { conn, frame, received, applied: Applied::nothing(end.to), ask: Vec::new() };
+    if lost {
+        work.received.copies.begin_all_anew();
+    }
+    work.settle_schema(&mut items)?;
+    work.begin_marked_copies();
+    if lost {
+        work.ask.clear();
+    }
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, rules.user_triggers)?;
+    for item in items {
+        work.item(item.map_err(Error::Source)?)?;
+    }
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    work.finish()?;
+    flag.lower(conn)?;
+    work.received.schema_version = sqlite::catalog::schema_version(conn)?;
+    Ok(work.applied)
+}
+
+/// What holds for the whole window.
+#[derive(Clone, Copy)]
+struct Frame<'a> {
+    peer: crate::model::NodeId,
+    peer_name: &'a str,
+    rules: &'a super::LinkRules,
+    end: &'a crate::model::WindowEnd,
+}
+
+/// Refuses a window that does not begin at the checkpoint. Says whether every table is copied again: where the peer says
+/// that history is lost, or where there is none yet.
+fn check_order(
+    conn: &Connection,
+    frame: &Frame<'_>,
+    from: Position,
+    lost_history: bool,
+    begins_session: bool,
+) -> Result<bool, Error> {
+    let to = frame.end.to.position;
+    if to.epoch != from.epoch || to.seq < from.seq {
+        return Err(Error::Malformed("it ends before it begins"));
+    }
+    let stored = checkpoint::by_name(conn, frame.peer_name, Some(frame.peer))?;
+    let stored = stored.and_then(|stored| stored.checkpoint).map(|checkpoint| checkpoint.position);
+    match stored {
+        _ if lost_history => Ok(true),
+        Some(stored) if stored == from => Ok(false),
+        // First contact. Amid a session it would mean that what was here has been removed meanwhile.
+        None if begins_session => Ok(true),
+        Some(_) | None => Err(Error::OutOfOrder { stored, from }),
+    }
+}
+
+/// A window being applied.
+struct Work<'a> {
+    conn: &'a Connection,
+    frame: Frame<'a>,
+    received: &'a mut Received,
+    applied: Applied,
+    /// Tables whose copy begins anew by our own decision.
+    ask: Vec<TableId>,
+}
+
+impl Work<'_> {
+    /// Applies the catalog, where the window has one; where it has none and somebody changed the schema here, the last
+    /// one again, so that nothing is written into a table that is no longer what it was.
+    fn settle_schema(&mut self, items: &mut Items<'_, '_>) -> Result<(), Error> {
+        let catalog = if matches!(items.peek(), Some(Ok(WindowItem::Catalog))) {
+            Some(read_catalog(items)?)
+        } else if sqlite::catalog::schema_version(self.conn)? == self.received.schema_version {
+            None
+        } else {
+            self.received.catalog.take()
+        };
+        let Some(catalog) = catalog else { return Ok(()) };
+        let Frame { peer, peer_name, rules, .. } = self.frame;
+        let outcome = self.received.migrate(self.conn, peer, rules, catalog)?;
+        self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        self.applied.migrated = outcome.migrated;
+        self.applied.notes.extend(outcome.notes);
+        self.ask = outcome.ask;
+        let tables = self.received.targets.values().map(|target| (target.id, target.name.as_str()));
+        let protection = Protection { peer, peer_name, on: rules.protect };
+        self.applied.migrated |= protection.reconcile(self.conn, tables)?;
+        Ok(())
+    }
+
+    /// Both ends know of these: the marker is in the peer's log.
+    fn begin_marked_copies(&mut self) {
+        for table in &self.frame.end.markers {
+            self.received.copies.begin_anew(*table);
+            self.ask.retain(|asked| asked != table);
+        }
+    }
+
+    fn item(&mut self, item: WindowItem) -> Result<(), Error> {
+        match item {
+            WindowItem::Rows(rows) => self.rows(&rows),
+            WindowItem::Range(range) => self.range(&range),
+            WindowItem::Digest(digest) => self.digest(&digest),
+            WindowItem::Catalog | WindowItem::Table(_) | WindowItem::Object(_) => {
+                Err(Error::Malformed("schema comes after rows"))
+            }
+        }
+    }
+
+    fn target(&self, table: TableId) -> Result<&Target, Error> {
+        self.received.targets.get(&table).ok_or(Error::UnknownTable { id: table })
+    }
+
+    fn writer(&self, table: TableId) -> Result<Writer<'_>, Error> {
+        Ok(Writer { conn: self.conn, target: self.target(table)?, firing: self.frame.rules.user_triggers })
+    }
+
+    fn rows(&mut self, rows: &Rows) -> Result<(), Error> {
+        let written = self.writer(rows.table)?.apply(rows)?;
+        self.applied.upserts += written.upserts;
+        self.applied.deletes += written.deletes;
+        Ok(())
+    }
+
+    fn range(&mut self, range: &Range) -> Result<(), Error> {
+        let covered = Covered::by_range(range);
+        let writer = self.writer(range.table)?;
+        covered.check(writer.target)?;
+        let written = copy::apply_range(&writer, range)?;
+        self.applied.upserts += written.upserts;
+        self.applied.deletes += written.deletes;
+        self.cover(&covered)
+    }
+
+    fn digest(&mut self, digest: &Digest) -> Result<(), Error> {
+        let covered = Covered::by_digest(digest);
+        let target = self.target(digest.table)?;
+        covered.check(target)?;
+        match copy::compare_digest(self.conn, target, digest)? {
+            Some(need) => {
+                self.applied.needs.push(need);
+                Ok(())
+            }
+            None => self.cover(&covered),
+        }
+    }
+
+    /// Counts a piece of a copy, and makes what waits for the copy's end.
+    fn cover(&mut self, covered: &Covered<'_>) -> Result<(), Error> {
+        let ended = covered.advance(&mut self.received.copies);
+        if covered.low.is_none() {
+            // The peer begins anew by itself.
+            self.ask.retain(|asked| *asked != covered.table);
+        }
+        if ended {
+            let name = self.target(covered.table)?.name.clone();
+            let made = migrate::create_deferred_indexes(self.conn, self.frame.peer, &name)?;
+            self.applied.migrated |= made > 0;
+        }
+        Ok(())
+    }
+
+    /// What the window's end says, and how far everything is now.
+    fn finish(&mut self) -> Result<(), Error> {
+        let Frame { peer, peer_name, end, .. } = self.frame;
+        for (table, value) in &end.sequences {
+            self.sequence(table, *value)?;
+        }
+        self.pragma("user_version", end.user_version)?;
+        self.pragma("application_id", end.application_id)?;
+        if store::epoch(self.conn)?.is_some() {
+            let hlc: Option<i64> = store::meta(self.conn, meta_key::HLC)?;
+            if hlc.is_none_or(|hlc| hlc < end.to.ts_ms) {
+                store::set_meta(self.conn, meta_key::HLC, end.to.ts_ms)?;
+            }
+        }
+        let between_transactions = !end.last_part;
+        let checkpoint = &end.to;
+        let reached = Reached { peer, name: peer_name, checkpoint, seen: end.seen, between_transactions };
+        checkpoint::store(self.conn, &reached)?;
+        let asked = std::mem::take(&mut self.ask).into_iter();
+        self.applied.needs.extend(asked.map(|table| NeedRange { table, low: None, high: None }));
+        self.applied.tables = self.received.copies.store(self.conn, peer)?;
+        Ok(())
+    }
+
+    /// The larger value stays. A name that is not a table of this peer's is not ours to count.
+    fn sequence(&self, table: &str, value: i64) -> Result<(), Error> {
+        let received = |target: &&Target| target.name.eq_ignore_ascii_case(table);
+        let Some(target) = self.received.targets.values().find(received) else { return Ok(()) };
+        if !store::table_exists(self.conn, "sqlite_sequence")? {
+            return Ok(());
+        }
+        let sql = "UPDATE main.sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1";
+        if self.conn.prepare_cached(sql)?.execute((&target.name, value))? == 0 {
+            let sql = "INSERT INTO main.sqlite_sequence(name, seq) VALUES (?1, ?2)";
+            self.conn.prepare_cached(sql)?.execute((&target.name, value))?;
+        }
+        Ok(())
+    }
+
+    fn pragma(&self, name: &str, value: Option<i32>) -> Result<(), Error> {
+        let Some(value) = value else { return Ok(()) };
+        let now: i32 = self.conn.prepare_cached(&format!("PRAGMA main.{name}"))?.query_row([], |row| row.get(0))?;
+        if now != value {
+            self.conn.execute_batch(&format!("PRAGMA main.{} = {value}", ident(name)))?;
+        }
+        Ok(())
+    }
+}
+
+fn read_catalog(items: &mut Items<'_, '_>) -> Result<migrate::Catalog, Error> {
+    let mut catalog = migrate::Catalog { tables: Vec::new(), objects: Vec::new() };
+    let is_schema = |item: &Result<WindowItem, SourceError>| {
+        matches!(item, Ok(WindowItem::Catalog | WindowItem::Table(_) | WindowItem::Object(_)))
+    };
+    while let Some(item) = items.next_if(is_schema) {
+        match item.map_err(Error::Source)? {
+            WindowItem::Table(table) => catalog.tables.push(table),
+            WindowItem::Object(object) => catalog.objects.push(object),
+            WindowItem::Catalog | WindowItem::Rows(_) | WindowItem::Range(_) | WindowItem::Digest(_) => {}
+        }
+    }
+    Ok(catalog)
+}

@@ -1,0 +1,206 @@
+//! Writes and deletes the rows of a window.
+//!
+//! Without triggers a row is written by INSERT OR REPLACE: what stands in its way on another unique index was changed or
+//! deleted at the source too, and comes in the same window. Where the user's triggers fire, REPLACE would skip the
+//! delete triggers of what it displaces; there a row is written by UPSERT, and what is in the way is deleted by name.
+
+use rusqlite::{CachedStatement, Connection, ErrorCode, ffi};
+
+use super::Error;
+use super::error::shown;
+use super::statement::{Cell, Displace, Target};
+use crate::codec::DecodedBatch;
+use crate::model::{EncodedBatch, NormalKey, Rows, RowsOp};
+use crate::sqlite;
+use rusqlite::types::ValueRef;
+
+/// seq, ts and origin stand before the columns of the table.
+const LEADING_COLUMNS: usize = 3;
+
+/// How many rows were written and deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) upserts: u64,
+    pub(super) deletes: u64,
+}
+
+/// Rows of one table, and where they go.
+pub(super) struct Writer<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) target: &'a Target,
+    /// Whether the user's triggers fire.
+    pub(super) firing: bool,
+}
+
+impl Writer<'_> {
+    /// Applies the changes of one batch.
+    ///
+    /// # Errors
+    /// [`Error::Row`], [`Error::NullRefused`], [`Error::Batch`], or SQLite's.
+    pub(super) fn apply(&self, rows: &Rows) -> Result<Written, Error> {
+        match rows.op {
+            RowsOp::Delete => {
+                let batch = self.decode(&rows.batch, LEADING_COLUMNS + self.target.key.len())?;
+                Ok(Written { upserts: 0, deletes: self.delete(&batch)? })
+            }
+            RowsOp::Upsert => {
+                let batch = self.decode(&rows.batch, LEADING_COLUMNS + self.target.wire_len)?;
+                let upserts = self.upsert(&batch, LEADING_COLUMNS, 0..batch.rows())?;
+                Ok(Written { upserts, deletes: 0 })
+            }
+            RowsOp::Exactly => {
+                let batch = self.decode(&rows.batch, LEADING_COLUMNS + self.target.wire_len)?;
+                self.exactly(&batch)
+            }
+        }
+    }
+
+    /// Opens a batch.
+    pub(super) fn decode(&self, batch: &EncodedBatch, columns: usize) -> Result<DecodedBatch, Error> {
+        DecodedBatch::new(batch, columns).map_err(|source| Error::Batch { table: self.target.name.clone(), source })
+    }
+
+    /// Writes these rows of a batch whose wire columns begin at `offset`.
+    pub(super) fn upsert(
+        &self,
+        batch: &DecodedBatch,
+        offset: usize,
+        rows: impl Iterator<Item = usize>,
+    ) -> Result<u64, Error> {
+        let target = self.target;
+        let sql = if self.firing { &target.upsert } else { &target.replace };
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut count = 0;
+        for row in rows {
+            let at = At { batch, offset, row };
+            self.refuse_nulls(&at)?;
+            match bind(&mut statement, &target.written, &at).and_then(|()| statement.raw_execute()) {
+                Ok(_) => count += 1,
+                Err(error) if self.firing && is_unique_conflict(&error) => {
+                    self.displace_and_insert(&mut statement, &at)?;
+                    count += 1;
+                }
+                Err(error) => return Err(self.refused(error, &at)),
+            }
+        }
+        Ok(count)
+    }
+
+    /// Deletes the rows of a batch of keys that stand after the leading columns.
+    fn delete(&self, batch: &DecodedBatch) -> Result<u64, Error> {
+        let mut statement = self.conn.prepare_cached(&self.target.delete)?;
+        let mut count = 0;
+        for row in 0..batch.rows() {
+            for part in 0..self.target.key.len() {
+                statement.raw_bind_parameter(part + 1, Cell(batch.value(LEADING_COLUMNS + part, row)))?;
+            }
+            count += statement.raw_execute().map_err(|error| {
+                let parts = 0..self.target.key.len();
+                let key = parts.map(|part| sqlite::value_of(batch.value(LEADING_COLUMNS + part, row))).collect();
+                self.refused_key(error, &crate::model::Key(key))
+            })? as u64;
+        }
+        Ok(count)
+    }
+
+    /// Makes the rows that `IS` each key exactly those that stand side by side.
+    fn exactly(&self, batch: &DecodedBatch) -> Result<Written, Error> {
+        let collations = self.target.collations();
+        let mut written = Written::default();
+        let mut before: Option<NormalKey> = None;
+        for row in 0..batch.rows() {
+            let key = self.target.key_of(batch, LEADING_COLUMNS, row);
+            let normal = key.normal(&collations);
+            if before.as_ref() != Some(&normal) {
+                written.deletes += self.delete_key(&key)?;
+                before = Some(normal);
+            }
+            written.upserts += self.upsert(batch, LEADING_COLUMNS, row..=row)?;
+        }
+        Ok(written)
+    }
+
+    /// Deletes every row that `IS` this key.
+    pub(super) fn delete_key(&self, key: &crate::model::Key) -> Result<u64, Error> {
+        let mut statement = self.conn.prepare_cached(&self.target.delete)?;
+        for (part, value) in key.0.iter().enumerate() {
+            statement.raw_bind_parameter(part + 1, sqlite::Bind(value))?;
+        }
+        Ok(statement.raw_execute().map_err(|error| self.refused_key(error, key))? as u64)
+    }
+
+    /// REPLACE stores a column's default for a NULL that NOT NULL refuses: another value than the source has.
+    fn refuse_nulls(&self, at: &At<'_>) -> Result<(), Error> {
+        for (place, column) in &self.target.null_refused {
+            if matches!(at.value(*place), ValueRef::Null) {
+                let key = shown(&self.target.key_of(at.batch, at.offset, at.row));
+                let (table, column) = (self.target.name.clone(), column.clone());
+                return Err(Error::NullRefused { table, key, column });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a row that an UPSERT could not, because others hold its unique values: deletes those first, so that their
+    /// triggers fire. Where the index is partial or on an expression, a REPLACE under `recursive_triggers` does that.
+    fn displace_and_insert(&self, upsert: &mut CachedStatement<'_>, at: &At<'_>) -> Result<(), Error> {
+        for Displace { sql, places } in &self.target.displace {
+            let mut delete = self.conn.prepare_cached(sql)?;
+            bind(&mut delete, places, at)
+                .and_then(|()| delete.raw_execute())
+                .map_err(|error| self.refused(error, at))?;
+        }
+        match bind(upsert, &self.target.written, at).and_then(|()| upsert.raw_execute()) {
+            Ok(_) => return Ok(()),
+            Err(error) if is_unique_conflict(&error) => {}
+            Err(error) => return Err(self.refused(error, at)),
+        }
+        self.conn.execute_batch("PRAGMA recursive_triggers = ON")?;
+        let replaced = self.conn.prepare(&self.target.replace).and_then(|mut replace| {
+            for (param, place) in self.target.written.iter().enumerate() {
+                replace.raw_bind_parameter(param + 1, Cell(at.value(*place)))?;
+            }
+            replace.raw_execute()
+        });
+        self.conn.execute_batch("PRAGMA recursive_triggers = OFF")?;
+        replaced.map(drop).map_err(|error| self.refused(error, at))
+    }
+
+    fn refused(&self, error: rusqlite::Error, at: &At<'_>) -> Error {
+        self.refused_key(error, &self.target.key_of(at.batch, at.offset, at.row))
+    }
+
+    fn refused_key(&self, error: rusqlite::Error, key: &crate::model::Key) -> Error {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
+                Error::Row { table: self.target.name.clone(), key: shown(key), source: error }
+            }
+            _ => sqlite::Error::doing(format!("write table \"{}\"", self.target.name))(error).into(),
+        }
+    }
+}
+
+/// One row of a batch.
+struct At<'a> {
+    batch: &'a DecodedBatch,
+    offset: usize,
+    row: usize,
+}
+
+impl At<'_> {
+    fn value(&self, place: usize) -> ValueRef<'_> {
+        self.batch.value(self.offset + place, self.row)
+    }
+}
+
+fn bind(statement: &mut CachedStatement<'_>, places: &[usize], at: &At<'_>) -> rusqlite::Result<()> {
+    for (param, place) in places.iter().enumerate() {
+        statement.raw_bind_parameter(param + 1, Cell(at.value(*place)))?;
+    }
+    Ok(())
+}
+
+fn is_unique_conflict(error: &rusqlite::Error) -> bool {
+    let unique = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY, ffi::SQLITE_CONSTRAINT_ROWID];
+    error.sqlite_extended_error_code().is_some_and(|code| unique.contains(&code))
+}

@@ -1,0 +1,328 @@
+//! The statements that write one table, as text: made once, prepared by the connection's cache.
+//!
+//! A table's wire columns are the peer's; what is written are those of them that exist here. In `safe` mode the table
+//! here may have more columns; those become NULL in a row that is written.
+
+use rusqlite::ToSql;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+
+use super::Error;
+use crate::codec::DecodedBatch;
+use crate::model::{Collation, Generated, IndexOrigin, Key, KeyShape, TableId, TableSchema};
+use crate::sqlite::{ident, value_of};
+
+/// Binds a value without a copy of our own, bit by bit.
+pub(super) struct Cell<'a>(pub(super) ValueRef<'a>);
+
+impl ToSql for Cell<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(self.0))
+    }
+}
+
+/// A column of the key here.
+#[derive(Clone, Debug)]
+pub(super) struct KeyColumn {
+    /// Quoted.
+    pub(super) name: String,
+    /// The collation of the key's index.
+    pub(super) collation: Collation,
+    /// Whether it can be NULL.
+    pub(super) nullable: bool,
+}
+
+impl KeyColumn {
+    /// The column under the key's collation, for comparisons and ORDER BY.
+    pub(super) fn sql(&self) -> String {
+        match self.collation {
+            // A BINARY key may be of a column whose own collation is another; the rowid needs none.
+            Collation::Binary if !self.nullable && self.name.eq_ignore_ascii_case("\"rowid\"") => self.name.clone(),
+            collation => format!("{} COLLATE {}", self.name, collation.sql()),
+        }
+    }
+
+    fn is_param(&self, param: usize) -> String {
+        format!("{} {} ?{param}", self.sql(), if self.nullable { "IS" } else { "=" })
+    }
+}
+
+/// A DELETE of the row that has a unique value which an incoming row brings.
+#[derive(Clone, Debug)]
+pub(super) struct Displace {
+    /// Parameters: the index's columns, then the key.
+    pub(super) sql: String,
+    /// Where in the wire row the parameters are.
+    pub(super) places: Vec<usize>,
+}
+
+/// A table that rows are written into.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// The peer's id for it.
+    pub(super) id: TableId,
+    /// Its name here, which is its name there.
+    pub(super) name: String,
+    /// How many columns a row of it has on the wire.
+    pub(super) wire_len: usize,
+    /// The wire columns that exist here, by place.
+    pub(super) written: Vec<usize>,
+    /// Where in a wire row the key is.
+    pub(super) key_places: Vec<usize>,
+    /// The key's columns here.
+    pub(super) key: Vec<KeyColumn>,
+    /// INSERT OR REPLACE of the written columns.
+    pub(super) replace: String,
+    /// INSERT … ON CONFLICT (key) DO UPDATE, for when triggers fire.
+    pub(super) upsert: String,
+    /// DELETE by key.
+    pub(super) delete: String,
+    /// What an upsert must move out of the way.
+    pub(super) displace: Vec<Displace>,
+    /// Columns that are NOT NULL here and not at the peer: place and name.
+    pub(super) null_refused: Vec<(usize, String)>,
+    /// The table and the written columns as SQL, for reading: `"a", "b"` and `main."t"`.
+    pub(super) columns_sql: String,
+    /// `main."t"`.
+    pub(super) table_sql: String,
+}
+
+impl Target {
+    /// For a table that the peer has as `wire` and that is here as `local`.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`].
+    pub(super) fn new(id: TableId, wire: &TableSchema, local: &TableSchema) -> Result<Self, Error> {
+        let columns = wire.wire_columns();
+        let names: Vec<Option<&str>> = columns.iter().map(|column| local_name(wire, local, column)).collect();
+        let key_places = wire.key_in_wire();
+        let key = key_columns(wire, local, &names)?;
+        let written: Vec<usize> = (0..columns.len()).filter(|place| names[*place].is_some()).collect();
+        let quoted: Vec<String> = written.iter().filter_map(|place| names[*place]).map(ident).collect();
+        let extra = extra_columns(wire, local);
+        let table_sql = format!("main.{}", ident(&local.name));
+        let parts = Parts { table: &table_sql, quoted: &quoted, extra: &extra, key: &key };
+        Ok(Self {
+            id,
+            name: local.name.clone(),
+            wire_len: columns.len(),
+            replace: parts.insert("REPLACE"),
+            upsert: parts.upsert(is_rowid(local)),
+            delete: format!("DELETE FROM {table_sql} WHERE {}", parts.by_key(1)),
+            displace: displace(local, &names, &parts, &key_places),
+            null_refused: null_refused(wire, local, &names),
+            columns_sql: quoted.join(", "),
+            table_sql,
+            written,
+            key_places,
+            key,
+        })
+    }
+
+    /// Whether every column that travels exists here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.written.len() == self.wire_len
+    }
+
+    /// The key of one row of a batch whose wire columns begin at `offset`.
+    pub(super) fn key_of(&self, batch: &DecodedBatch, offset: usize, row: usize) -> Key {
+        Key(self.key_places.iter().map(|place| value_of(batch.value(offset + place, row))).collect())
+    }
+
+    /// The key's collations.
+    pub(super) fn collations(&self) -> Vec<Collation> {
+        self.key.iter().map(|column| column.collation).collect()
+    }
+
+    /// Where in a row read as [`Self::columns_sql`] the key is.
+    pub(super) fn key_in_read(&self) -> Vec<usize> {
+        let at = |place: &usize| self.written.iter().position(|written| written == place);
+        self.key_places.iter().map(|place| at(place).expect("a key column exists here")).collect()
+    }
+}
+
+fn is_rowid(table: &TableSchema) -> bool {
+    matches!(table.key, KeyShape::Rowid { .. } | KeyShape::RowidAlias { .. })
+}
+
+/// What a wire column is called here; `None` where there is none, or where it is computed.
+fn local_name<'a>(wire: &TableSchema, local: &'a TableSchema, column: &str) -> Option<&'a str> {
+    if let (KeyShape::Rowid { name: theirs }, KeyShape::Rowid { name: ours }) = (&wire.key, &local.key)
+        && column == *theirs
+    {
+        return Some(ours);
+    }
+    local.column(column).filter(|found| found.generated == Generated::No).map(|found| found.name.as_str())
+}
+
+fn key_columns(wire: &TableSchema, local: &TableSchema, names: &[Option<&str>]) -> Result<Vec<KeyColumn>, Error> {
+    let places = wire.key_in_wire();
+    let pair = |((name, collation), place): ((&str, Collation), usize)| {
+        let Some(here) = names[place] else {
+            return Err(Error::KeyMissing { table: local.name.clone(), column: name.to_owned() });
+        };
+        let may_be_null = local.column(here).is_some_and(|column| !column.not_null);
+        let nullable = !is_rowid(local) && !local.without_rowid && may_be_null;
+        Ok(KeyColumn { name: ident(here), collation, nullable })
+    };
+    wire.key_columns().into_iter().zip(places).map(pair).collect()
+}
+
+/// Columns that only the table here has and that take NULL, quoted.
+fn extra_columns(wire: &TableSchema, local: &TableSchema) -> Vec<String> {
+    let extra = local
+        .columns
+        .iter()
+        .filter(|column| column.generated == Generated::No && !column.not_null && wire.column(&column.name).is_none());
+    extra.map(|column| ident(&column.name)).collect()
+}
+
+fn null_refused(wire: &TableSchema, local: &TableSchema, names: &[Option<&str>]) -> Vec<(usize, String)> {
+    let columns = wire.wire_columns();
+    let mut refused = Vec::new();
+    for (place, name) in names.iter().enumerate() {
+        let Some(here) = name.and_then(|name| local.column(name)) else { continue };
+        let there = wire.column(columns[place]);
+        if here.not_null && !there.is_some_and(|there| there.not_null) {
+            refused.push((place, here.name.clone()));
+        }
+    }
+    refused
+}
+
+/// A DELETE for each unique index besides the key that is on plain columns without WHERE. What is not covered shows as
+/// a constraint error of the upsert, and goes the slow way (`rows`).
+fn displace(local: &TableSchema, names: &[Option<&str>], parts: &Parts<'_>, key_places: &[usize]) -> Vec<Displace> {
+    let mut all = Vec::new();
+    let place_of = |name: &str| names.iter().position(|here| *here == Some(name));
+    let unique =
+        local.indexes.iter().filter(|index| index.unique && !index.partial && index.origin != IndexOrigin::PrimaryKey);
+    for index in unique {
+        let column = |part: &crate::model::IndexColumn| {
+            let column = &local.columns[part.column?];
+            Some((place_of(&column.name)?, format!("{} COLLATE {}", ident(&column.name), part.collation)))
+        };
+        let Some(columns) = index.columns.iter().map(column).collect::<Option<Vec<_>>>() else { continue };
+        let equal: Vec<String> =
+            columns.iter().enumerate().map(|(number, (_, sql))| format!("{sql} = ?{}", number + 1)).collect();
+        let not_key = parts.by_key(columns.len() + 1);
+        all.push(Displace {
+            sql: format!("DELETE FROM {} WHERE {} AND NOT ({not_key})", parts.table, equal.join(" AND ")),
+            places: columns.iter().map(|(place, _)| *place).chain(key_places.iter().copied()).collect(),
+        });
+    }
+    all
+}
+
+/// What the texts are made of.
+struct Parts<'a> {
+    table: &'a str,
+    quoted: &'a [String],
+    extra: &'a [String],
+    key: &'a [KeyColumn],
+}
+
+impl Parts<'_> {
+    fn insert(&self, or: &str) -> String {
+        let columns: Vec<&str> = self.quoted.iter().chain(self.extra).map(String::as_str).collect();
+        let params = (1..=self.quoted.len()).map(|param| format!("?{param}"));
+        let values: Vec<String> = params.chain(self.extra.iter().map(|_| "NULL".to_owned())).collect();
+        format!("INSERT OR {or} INTO {} ({}) VALUES ({})", self.table, columns.join(", "), values.join(", "))
+    }
+
+    fn upsert(&self, rowid_key: bool) -> String {
+        let target: Vec<String> = self
+            .key
+            .iter()
+            .map(|column| {
+                if rowid_key {
+                    column.name.clone()
+                } else {
+                    format!("{} COLLATE {}", column.name, column.collation.sql())
+                }
+            })
+            .collect();
+        // A key may be equal and yet spelled otherwise, so it is set too; the rowid is a number.
+        let set = self.quoted.iter().filter(|name| !(rowid_key && self.key.iter().any(|key| key.name == **name)));
+        let mut sets: Vec<String> = set.map(|name| format!("{name} = excluded.{name}")).collect();
+        sets.extend(self.extra.iter().map(|name| format!("{name} = NULL")));
+        let action = if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sets.join(", ")) };
+        format!("{} ON CONFLICT ({}) DO {action}", self.insert("ABORT"), target.join(", "))
+    }
+
+    fn by_key(&self, first: usize) -> String {
+        let parts: Vec<String> =
+            self.key.iter().enumerate().map(|(number, column)| column.is_param(first + number)).collect();
+        parts.join(" AND ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::{catalog, in_memory};
+
+    fn target(there: &str, here: &str) -> (Target, rusqlite::Connection) {
+        let schema = |ddl: &str| {
+            let connection = in_memory().expect("memory");
+            connection.execute_batch(ddl).expect("ddl");
+            (catalog::table(&connection, "t").expect("catalog").expect("table"), connection)
+        };
+        let (local, connection) = schema(here);
+        (Target::new(TableId(1), &schema(there).0, &local).expect("target"), connection)
+    }
+
+    #[test]
+    fn every_shape_of_table_gets_statements_that_sqlite_takes() {
+        for ddl in [
+            "CREATE TABLE t(a, b)",
+            "CREATE TABLE t(rowid, oid)",
+            "CREATE TABLE t(id INTEGER PRIMARY KEY)",
+            "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, \"we\"\"ird name\" TEXT UNIQUE, c AS (id + 1))",
+            "CREATE TABLE t(k TEXT COLLATE NOCASE PRIMARY KEY, v, UNIQUE(v COLLATE RTRIM))",
+            "CREATE TABLE t(k COLLATE NOCASE, v, PRIMARY KEY(k COLLATE BINARY, v DESC)) WITHOUT ROWID",
+            "CREATE TABLE t(a, b, PRIMARY KEY(b, a))",
+            "CREATE TABLE t(a TEXT PRIMARY KEY, b INT UNIQUE) STRICT",
+        ] {
+            let (target, connection) = target(ddl, ddl);
+            let displace = target.displace.iter().map(|displace| &displace.sql);
+            for sql in [&target.replace, &target.upsert, &target.delete].into_iter().chain(displace) {
+                connection.prepare(sql).unwrap_or_else(|error| panic!("{ddl}: {sql}: {error}"));
+            }
+        }
+    }
+
+    #[test]
+    fn deleting_by_key_uses_the_keys_index() {
+        for ddl in [
+            "CREATE TABLE t(a, b)",
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, b)",
+            "CREATE TABLE t(k TEXT COLLATE NOCASE PRIMARY KEY, v)",
+            "CREATE TABLE t(k COLLATE NOCASE, v, PRIMARY KEY(k COLLATE BINARY, v)) WITHOUT ROWID",
+        ] {
+            let (target, connection) = target(ddl, ddl);
+            let sql = format!("EXPLAIN QUERY PLAN {}", target.delete);
+            let plan: String = connection
+                .query_row(
+                    &sql,
+                    [None::<i64>; 2].get(..target.key.len()).map_or_else(
+                        || rusqlite::params_from_iter(Vec::new()),
+                        |nulls| rusqlite::params_from_iter(nulls.to_vec()),
+                    ),
+                    |row| row.get(3),
+                )
+                .expect("plan");
+            assert!(plan.starts_with("SEARCH"), "{ddl}: {plan}");
+        }
+    }
+
+    #[test]
+    fn only_columns_that_both_have_are_written_and_the_others_become_null() {
+        let (target, _) = target(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)",
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, B, old, n NOT NULL DEFAULT 1)",
+        );
+        assert_eq!(target.written, [0, 2]);
+        assert_eq!(target.replace, "INSERT OR REPLACE INTO main.\"t\" (\"id\", \"B\", \"old\") VALUES (?1, ?2, NULL)");
+        assert!(!target.is_whole());
+    }
+}

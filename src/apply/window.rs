@@ -1,0 +1,109 @@
+//! What the applier is given and what it answers.
+
+use std::time::Duration;
+
+use super::SourceError;
+use crate::migrate::Mode;
+use crate::model::{
+    Checkpoint, CopyState, Key, NodeId, Position, SchemaKinds, Selection, TableId, WindowEnd, WindowItem,
+};
+
+/// What the link's own configuration says about what comes from the peer.
+#[derive(Clone, Debug)]
+pub struct LinkRules {
+    /// Which schema changes of the peer's are made here.
+    pub mode: Mode,
+    /// Which schema objects besides tables are taken from the peer.
+    pub kinds: SchemaKinds,
+    /// The tables that may come; another one from the peer is an error.
+    pub selection: Selection,
+    /// Whether the applications here are kept from writing into what is received.
+    pub protect: bool,
+    /// Whether the user's triggers here fire on what is applied.
+    pub user_triggers: bool,
+    /// Whether tables of the same names and shapes that were not received from the peer may be taken over.
+    pub adopt: bool,
+}
+
+/// One window, as it came from a peer.
+pub struct Window<'a> {
+    /// Whose changes.
+    pub peer: NodeId,
+    /// The name that the peer is known by here.
+    pub peer_name: &'a str,
+    /// The link's rules.
+    pub rules: &'a LinkRules,
+    /// The position in the peer's log after which the window begins; must be the checkpoint.
+    pub from: Position,
+    /// Whether the peer no longer has what lies between the checkpoint and `from`: every table is copied again.
+    pub lost_history: bool,
+    /// What it says, read once, in order.
+    pub items: &'a mut dyn Iterator<Item = Result<WindowItem, SourceError>>,
+    /// How it ends.
+    pub end: &'a WindowEnd,
+}
+
+/// A piece of a table that the peer must send the rows of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeedRange {
+    /// Which table.
+    pub table: TableId,
+    /// Below the first key; `None` is open.
+    pub low: Option<Key>,
+    /// The last key; `None` is open. Both open: the table's copy starts anew.
+    pub high: Option<Key>,
+}
+
+/// How a table stands, told when it changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableStatus {
+    /// The table, by the id that its owner gave it.
+    pub id: TableId,
+    /// Its name.
+    pub name: String,
+    /// How far it is copied.
+    pub state: CopyState,
+    /// Rows copied so far.
+    pub rows_copied: u64,
+    /// How many its owner believes it has.
+    pub rows_estimate: u64,
+    /// What a person should know about it.
+    pub note: Option<String>,
+}
+
+/// What applying a window did. All of it is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Up to where the peer's log is applied now.
+    pub checkpoint: Checkpoint,
+    /// What the peer must send.
+    pub needs: Vec<NeedRange>,
+    /// Rows written because they changed or were copied.
+    pub upserts: u64,
+    /// Rows deleted.
+    pub deletes: u64,
+    /// Whether a schema was changed here.
+    pub migrated: bool,
+    /// What a migration could not keep, and what it left.
+    pub notes: Vec<String>,
+    /// The tables whose copy moved, or that came or went.
+    pub tables: Vec<TableStatus>,
+    /// How long the write lock was held.
+    pub held_lock: Duration,
+}
+
+impl Applied {
+    /// Nothing done yet.
+    pub(super) fn nothing(checkpoint: Checkpoint) -> Self {
+        Self {
+            checkpoint,
+            needs: Vec::new(),
+            upserts: 0,
+            deletes: 0,
+            migrated: false,
+            notes: Vec::new(),
+            tables: Vec::new(),
+            held_lock: Duration::ZERO,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! `twinlite replicate SRC DST`: both halves in one process, joined by the real link over a private socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::time::timeout;
+
+use super::Outcome;
+use super::args::ReplicateArgs;
+use super::progress::Progress;
+use crate::config::{Directions, LinkConfig, MigrateMode, NodeConfig, Retention};
+use crate::node::{Ended, Node, Surroundings};
+use crate::replicate::verify::{self, TRIES_MAX, TRY_WAIT, Verdict};
+use crate::sqlite::{self, Role};
+use crate::telemetry::{Board, LinkState};
+
+/// What the two nodes are called, to each other and in `status`.
+const SOURCE: &str = "source";
+const REPLICA: &str = "replica";
+
+/// Runs until Ctrl-C, or with `--once` until the replica is where the source was when the copy was finished.
+///
+/// # Errors
+/// Whatever stands in the way, said once.
+pub async fn run(args: &ReplicateArgs) -> Result<Outcome> {
+    check_files(&args.source, &args.destination)?;
+    let folder = tempfile::tempdir().context("make a private folder for the link's socket")?;
+    let socket = format!("unix:{}", folder.path().join("link.sock").display());
+    let surroundings = Surroundings::default();
+    let source = Node::start(source_config(args, &socket), &surroundings).await.context("source")?;
+    let replica = match Node::start(replica_config(args, &socket), &surroundings).await.context("replica") {
+        Ok(replica) => replica,
+        Err(error) => {
+            source.stop().await;
+            return Err(error);
+        }
+    };
+    let pair = Pair { source, replica };
+    let outcome = pair.watch(args).await;
+    let retention = Retention::default();
+    let Pair { source, replica } = pair;
+    replica.stop().await;
+    source.stop().await;
+    if !matches!(outcome, Ok(Outcome::TornDown)) {
+        farewell(&args.source, &retention);
+    }
+    outcome
+}
+
+struct Pair {
+    source: Node,
+    replica: Node,
+}
+
+impl Pair {
+    async fn watch(&self, args: &ReplicateArgs) -> Result<Outcome> {
+        let progress = Progress::start(self.replica.board.clone());
+        let outcome = tokio::select! {
+            signal = super::signal::stop() => {
+                signal?;
+                Ok(Outcome::Done)
+            }
+            ended = self.source.ended() => ended_early(ended),
+            ended = self.replica.ended() => ended_early(ended),
+            failed = refused_at_first_contact(&self.replica.board, args.once) => failed,
+            arrived = caught_up(&self.replica.board), if args.once => {
+                arrived;
+                Ok(Outcome::Done)
+            }
+        };
+        progress.finish().await;
+        if args.once && args.verify && matches!(outcome, Ok(Outcome::Done)) {
+            let verdict = self.verify(args).await?;
+            super::output::line(&verdict.to_string());
+            return Ok(if verdict.differences.is_empty() { Outcome::Done } else { Outcome::Found });
+        }
+        outcome
+    }
+
+    /// Compares both at one position: the source is held in a read transaction until the replica has come to it.
+    async fn verify(&self, args: &ReplicateArgs) -> Result<Verdict> {
+        let names: Vec<String> = self.source.captured().await?;
+        for _ in 0..TRIES_MAX {
+            let path = args.source.clone();
+            let held = tokio::task::spawn_blocking(move || held_reader(&path)).await??;
+            let head = held_head(&held)?;
+            if timeout(TRY_WAIT, reached(&self.replica.board, head)).await.is_err() {
+                continue;
+            }
+            let (path, names) = (args.destination.clone(), names.clone());
+            let compared = tokio::task::spawn_blocking(move || -> Result<Option<Verdict>> {
+                let replica = held_reader(&path)?;
+                if applied_seq(&replica)? != head {
+                    return Ok(None);
+                }
+                Ok(Some(verify::compare(&held, &replica, &names)?))
+            });
+            if let Some(verdict) = compared.await?? {
+                return Ok(verdict);
+            }
+        }
+        bail!(
+            "the source is written so steadily that both were never at one position in {TRIES_MAX} tries; \
+             verify again when it is quieter"
+        )
+    }
+}
+
+fn held_reader(path: &Path) -> Result<rusqlite::Connection> {
+    let connection = sqlite::open(path, Role::Reader, false)?;
+    // A read of the schema, so that the transaction really begins here.
+    connection.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
+    Ok(connection)
+}
+
+fn held_head(source: &rusqlite::Connection) -> Result<i64> {
+    Ok(crate::capture::log_state(source)?.head.position.seq)
+}
+
+fn applied_seq(replica: &rusqlite::Connection) -> Result<i64> {
+    Ok(replica.query_row("SELECT coalesce(max(seq), 0) FROM __cdc_checkpoints WHERE name = ?1", [SOURCE], |row| row.get(0))?)
+}
+
+/// Ends when the link has halted and will not go on by itself: at the first contact, or at any time with `--once`.
+async fn refused_at_first_contact(board: &Board, once: bool) -> Result<Outcome> {
+    let mut changed = board.subscribe();
+    loop {
+        let report = board.report();
+        let halted = report.links.iter().find(|link| link.state == LinkState::Halted);
+        if let Some(link) = halted
+            && (once || link.position.is_none())
+            && let Some(error) = &link.last_error
+        {
+            bail!("{}; {}", error.message, error.hint);
+        }
+        if changed.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Ends when the copy is finished and what the source had then is applied.
+async fn caught_up(board: &Board) {
+    let mut changed = board.subscribe();
+    let mut target = None;
+    loop {
+        let report = board.report();
+        if let Some(link) = report.links.first() {
+            let seq = link.position.as_ref().map(|position| position.seq);
+            if target.is_none() && link.state == LinkState::Live {
+                target = link.head;
+            }
+            if target.is_some_and(|target| seq.is_some_and(|seq| seq >= target)) {
+                return;
+            }
+        }
+        if changed.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Ends when the replica has applied the source's log up to `seq`.
+async fn reached(board: &Board, seq: i64) {
+    let mut changed = board.subscribe();
+    loop {
+        let applied = board.report().links.first().and_then(|link| Some(link.position.as_ref()?.seq));
+        if applied.is_some_and(|applied| applied >= seq) || changed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn ended_early(ended: Ended) -> Result<Outcome> {
+    match ended {
+        Ended::TornDown => Ok(Outcome::TornDown),
+        Ended::FileReplaced => bail!("a database file was replaced by another while it was replicated; start again"),
+    }
+}
+
+fn check_files(source: &Path, destination: &Path) -> Result<()> {
+    let same = match (source.canonicalize(), destination.canonicalize()) {
+        (Ok(source), Ok(destination)) => source == destination || same_inode(&source, &destination),
+        _ => source == destination,
+    };
+    anyhow::ensure!(!same, "{} and {} are the same file; name two", source.display(), destination.display());
+    let folder = destination.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        anyhow::ensure!(folder.is_dir(), "{}: no such folder; make it first", folder.display());
+    }
+    Ok(())
+}
+
+fn same_inode(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let inode = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    inode(one).is_some_and(|one| Some(one) == inode(other))
+}
+
+fn source_config(args: &ReplicateArgs, socket: &str) -> NodeConfig {
+    let mut config = NodeConfig::defaults(SOURCE, &args.source);
+    config.tables.clone_from(&args.tables);
+    config.skip_tables.clone_from(&args.skip_tables);
+    config.listen = Some(socket.to_owned());
+    config.links = vec![LinkConfig::defaults(REPLICA, Directions::Send)];
+    config
+}
+
+fn replica_config(args: &ReplicateArgs, socket: &str) -> NodeConfig {
+    let mut config = NodeConfig::defaults(REPLICA, &args.destination);
+    let mut link = LinkConfig::defaults(SOURCE, Directions::Receive);
+    link.peer = Some(socket.to_owned());
+    link.migrate_mode = Some(args.migrate_mode.unwrap_or(MigrateMode::Forced));
+    config.links = vec![link];
+    config
+}
+
+fn farewell(source: &PathBuf, retention: &Retention) {
+    let days = retention.age.as_secs() / Duration::from_secs(86_400).as_secs();
+    super::output::note(&format!(
+        "capture stays installed in {0}: the next run goes on where this one stopped\n\
+         its change log is bounded by {days} days, {1} entries or {2} MiB, whether Twinlite runs or not; past that the \
+         next run copies again\n\
+         to remove everything of Twinlite from it: twinlite teardown --db {0}",
+        source.display(),
+        verify::grouped(retention.rows),
+        retention.size_bytes >> 20,
+    ));
+}

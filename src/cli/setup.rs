@@ -1,0 +1,82 @@
+//! `twinlite setup`, `plan` and `teardown`: what capture puts into a database, and takes out again.
+
+use anyhow::Result;
+
+use super::Outcome;
+use super::args::{CaptureArgs, TargetArgs};
+use super::output;
+use super::target::{Target, owner_or_here, targets};
+use crate::admin::control::Request;
+use crate::capture::{self, CaptureOptions, Images, Maintainer};
+use crate::model::Selection;
+use crate::sqlite::{self, Role};
+
+/// Installs the capture.
+///
+/// # Errors
+/// What stands in the way; nothing is changed then.
+pub async fn setup(args: &CaptureArgs) -> Result<Outcome> {
+    for target in wanted(args)? {
+        let request = Request::Setup {};
+        owner_or_here(&target, request, |maintainer| {
+            let installed = maintainer.install()?;
+            let skipped = installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason));
+            Ok(installed.did.iter().cloned().chain(skipped).collect())
+        })
+        .await?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Prints what `setup` would run, and changes nothing.
+///
+/// # Errors
+/// The database cannot be read, or what would stand in `setup`'s way.
+pub fn plan(args: &CaptureArgs) -> Result<Outcome> {
+    for target in wanted(args)? {
+        let connection = sqlite::open(&target.database, Role::Reader, false)?;
+        let plan = capture::plan(&connection, &target.options)?;
+        if plan.statements.is_empty() {
+            output::line("-- nothing to do: the capture is in place");
+        }
+        for statement in &plan.statements {
+            output::line(&format!("{};", statement.trim_end().trim_end_matches(';')));
+        }
+        for table in &plan.skipped {
+            output::line(&format!("-- skipped {}: {}", table.name, table.reason));
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Removes everything of ours.
+///
+/// # Errors
+/// The database cannot be written.
+pub async fn teardown(args: &TargetArgs) -> Result<Outcome> {
+    for target in targets(args)? {
+        owner_or_here(&target, Request::Teardown, |maintainer: &mut Maintainer| Ok(maintainer.teardown()?)).await?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The targets, with what the command line says of capture on top.
+fn wanted(args: &CaptureArgs) -> Result<Vec<Target>> {
+    let mut targets = targets(&args.target)?;
+    for target in &mut targets {
+        let CaptureOptions { selection, images, log_table, .. } = &mut target.options;
+        if !args.tables.is_empty() || !args.skip_tables.is_empty() {
+            *selection = Selection::new(&args.tables, &args.skip_tables)?;
+        }
+        if let Some(wanted) = args.images {
+            *images = match wanted {
+                crate::config::Images::Key => Images::Key,
+                crate::config::Images::Full => Images::Full,
+            };
+        }
+        if let Some(name) = &args.log_table {
+            log_table.clone_from(name);
+        }
+    }
+    Ok(targets)
+}

@@ -1,0 +1,68 @@
+//! Which database a command works on, and how it is captured there: from `--db` or from `--config`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::args::TargetArgs;
+use super::output;
+use crate::admin::control::{self, Request};
+use crate::capture::{CaptureOptions, Maintainer};
+use crate::model::SystemClock;
+use crate::node::capture_options;
+use crate::sqlite::{self, Role};
+
+/// One database that a command works on.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its file.
+    pub database: PathBuf,
+    /// How it is captured, where that is known from the config or from the database itself.
+    pub options: CaptureOptions,
+}
+
+/// The databases that the arguments name: one by `--db`, every node's by `--config`.
+///
+/// # Errors
+/// The config is wrong, or the database cannot be read.
+pub fn targets(args: &TargetArgs) -> Result<Vec<Target>> {
+    if let Some(config) = &args.config {
+        let config = crate::config::load(config)?;
+        let target = |node: &crate::config::NodeConfig| Target {
+            database: node.database.clone(),
+            options: capture_options(node),
+        };
+        return Ok(config.nodes.iter().map(target).collect());
+    }
+    let Some(database) = &args.db else { bail!("name the database with --db, or its config with --config") };
+    Ok(vec![Target { database: database.clone(), options: stored_options(database)? }])
+}
+
+fn stored_options(database: &Path) -> Result<CaptureOptions> {
+    let connection = sqlite::open(database, Role::Reader, false)?;
+    Ok(CaptureOptions::stored(&connection)?.unwrap_or_default())
+}
+
+/// Asks the process that owns the database to do it; without one, does it here.
+///
+/// # Errors
+/// Whatever either of them says.
+pub async fn owner_or_here(
+    target: &Target,
+    request: Request,
+    here: impl FnOnce(&mut Maintainer) -> Result<Vec<String>> + Send + 'static,
+) -> Result<()> {
+    if let Some(response) = control::ask(&target.database, &request).await? {
+        anyhow::ensure!(response.ok, "{}", response.lines.join("\n"));
+        response.lines.iter().for_each(|line| output::line(line));
+        return Ok(());
+    }
+    let (database, options) = (target.database.clone(), target.options.clone());
+    let work = move || -> Result<Vec<String>> {
+        let mut maintainer = Maintainer::open(&database, options, std::sync::Arc::new(SystemClock))?;
+        here(&mut maintainer)
+    };
+    let lines = tokio::task::spawn_blocking(work).await.context("the command's thread ended")??;
+    lines.iter().for_each(|line| output::line(line));
+    Ok(())
+}

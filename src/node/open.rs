@@ -1,0 +1,152 @@
+//! Opens a node's database for what its links do, and turns their config into settings.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::watch;
+
+use crate::apply::{Applier, LinkRules};
+use crate::capture::reader::LogReader;
+use crate::capture::wake::Wake;
+use crate::capture::{self, CaptureOptions, Installed, Maintainer};
+use crate::config::{self, LinkConfig, NodeConfig};
+use crate::migrate;
+use crate::model::{NodeId, Selection};
+use crate::replicate::copies::RangeBounds;
+use crate::replicate::feed::{Feed, Shelf};
+use crate::replicate::sender::WindowShape;
+use crate::replicate::session::LinkSettings;
+use crate::sqlite::Db;
+use crate::telemetry::Board;
+
+use super::Surroundings;
+
+/// Bytes of a range of a copy at most: what is read in one go of some ten milliseconds.
+const RANGE_BYTES_MAX: usize = 4 << 20;
+
+/// A node's database, opened.
+pub struct Opened {
+    /// The node's id.
+    pub id: NodeId,
+    /// The reader, where a link sends.
+    pub feed: Option<Arc<Feed<LogReader>>>,
+    /// The applier, where a link receives.
+    pub applier: Option<Db<Applier>>,
+    /// What setup did, where a link sends.
+    pub installed: Option<Installed>,
+    /// What tells of commits, where a link sends, and where to say so.
+    pub wake: Option<(Wake, watch::Sender<u64>)>,
+}
+
+/// Opens the database. Installs the capture where a link sends; makes the file where a link only receives.
+pub async fn open(config: &Arc<NodeConfig>, board: &Board, surroundings: &Surroundings) -> Result<Opened> {
+    let receives = config.links.iter().any(|link| link.directions.receives());
+    let applier = if receives {
+        let path = config.database.clone();
+        Some(Db::spawn("applier", move || Applier::open(&path, true))?)
+    } else {
+        None
+    };
+    let mut opened = Opened { id: NodeId(0), feed: None, applier, installed: None, wake: None };
+    if config.captures() {
+        open_capture(config, board, surroundings, &mut opened).await?;
+    }
+    if let Some(applier) = &opened.applier {
+        opened.id = applier.call(|applier| applier.node()).await?;
+    }
+    board.set_node(opened.id);
+    Ok(opened)
+}
+
+async fn open_capture(
+    config: &Arc<NodeConfig>,
+    board: &Board,
+    surroundings: &Surroundings,
+    opened: &mut Opened,
+) -> Result<()> {
+    let (path, options, clock) = (config.database.clone(), capture_options(config), Arc::clone(&surroundings.clock));
+    let maintainer = Db::spawn("maintainer", move || Maintainer::open(&path, options, clock))?;
+    let installed = maintainer.call(Maintainer::install).await??;
+    for line in &installed.did {
+        tracing::info!("{line}");
+    }
+    for table in &installed.skipped {
+        tracing::warn!(table = table.name, reason = table.reason, "table is not replicated");
+    }
+    board.set_skipped(installed.skipped.iter().map(|table| (table.name.clone(), table.reason.clone())));
+    opened.id = installed.node;
+    opened.installed = Some(installed);
+    let reads = Arc::new(AtomicU64::new(0));
+    let (path, spool_dir, counted) = (config.database.clone(), config.spool_folder(), Arc::clone(&reads));
+    let shelf = Db::spawn("reader", move || {
+        LogReader::open(&path).map(|reader| Shelf::new(reader, spool_dir, counted))
+    })?;
+    let wake = Wake::new(&config.database).context("watch the database's folder")?;
+    let (changed, ticks) = watch::channel(0);
+    opened.wake = Some((wake, changed));
+    opened.feed = Some(Arc::new(Feed::new(shelf, maintainer, ticks, reads)));
+    Ok(())
+}
+
+/// What the config says of capture.
+pub fn capture_options(config: &NodeConfig) -> CaptureOptions {
+    let retention = config.capture.retention;
+    CaptureOptions {
+        selection: config.selection(),
+        images: match config.capture.images {
+            config::Images::Key => capture::Images::Key,
+            config::Images::Full => capture::Images::Full,
+        },
+        log_table: config.capture.log_table.clone(),
+        retention: capture::Retention {
+            age: retention.age,
+            rows: retention.rows,
+            size_bytes: retention.size_bytes,
+        },
+    }
+}
+
+/// What the config says of a link.
+pub fn link_settings(config: &NodeConfig, link: &LinkConfig, our_id: NodeId) -> LinkSettings {
+    let kinds = link.schema_kinds();
+    let compression = match link.compression {
+        config::Compression::Auto => None,
+        config::Compression::None => Some(crate::codec::Compression::None),
+        config::Compression::Lz4 => Some(crate::codec::Compression::Lz4),
+        config::Compression::Zstd => Some(crate::codec::Compression::Zstd),
+    };
+    let both = link.directions.sends() && link.directions.receives();
+    LinkSettings {
+        our_name: config.name.clone(),
+        our_id,
+        peer_name: link.name.clone(),
+        shape: WindowShape {
+            selection: Arc::new(link.selection()),
+            kinds,
+            window_rows: (!both).then_some(config.window_rows),
+            batch_rows: config.batch_size,
+            batch_bytes: config.batch_size_bytes,
+            compression: crate::codec::Compression::None,
+            bounds: RangeBounds { rows_max: config.snapshot_rows, bytes_max: RANGE_BYTES_MAX },
+        },
+        compression,
+        rules: Arc::new(LinkRules {
+            mode: match link.migrate_mode() {
+                config::MigrateMode::Safe => migrate::Mode::Safe,
+                config::MigrateMode::Forced => migrate::Mode::Forced,
+            },
+            kinds,
+            selection: selection_of(link),
+            protect: link.protect,
+            user_triggers: link.user_triggers,
+            adopt: false,
+        }),
+        resnapshot_on_divergence: link.on_divergence == config::OnDivergence::Resnapshot,
+        spool_dir: config.spool_folder(),
+    }
+}
+
+fn selection_of(link: &LinkConfig) -> Selection {
+    link.selection()
+}

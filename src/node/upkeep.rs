@@ -1,0 +1,106 @@
+//! What a capturing node does besides sending: notices commits, prunes the log, and keeps `status` true.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Ended, Parts};
+use crate::capture::reader::LogReader;
+use crate::capture::wake::Wake;
+use crate::capture::PruneRequest;
+use crate::replicate::feed::Feed;
+
+/// How often the log is looked at. A prune needs a second of quiet, so this is also how quiet is told.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Entries that consumers have acknowledged and that are worth a write of ours even while the application is busy: the
+/// log would grow by some 30 MiB otherwise.
+const PRUNE_BUSY_AT_ENTRIES: i64 = 500_000;
+
+/// Starts the tasks.
+pub(super) fn start(
+    parts: &Parts,
+    feed: &Arc<Feed<LogReader>>,
+    wake: Option<(Wake, watch::Sender<u64>)>,
+    tasks: &mut JoinSet<()>,
+) {
+    if let Some((wake, changed)) = wake {
+        tasks.spawn(notice(parts.clone(), Arc::clone(feed), wake, changed));
+    }
+    tasks.spawn(look_after(parts.clone(), Arc::clone(feed)));
+}
+
+/// Turns file-system events into ticks, where a commit stands behind them.
+async fn notice(parts: Parts, feed: Arc<Feed<LogReader>>, mut wake: Wake, changed: watch::Sender<u64>) {
+    let mut last = None;
+    loop {
+        tokio::select! {
+            () = parts.stop.cancelled() => return,
+            () = wake.changed() => {}
+        }
+        if wake.replaced() {
+            tracing::warn!("the database file was replaced by another: open that one");
+            parts.ended.end(Ended::FileReplaced);
+            return;
+        }
+        match feed.data_version().await {
+            Ok(version) if last == Some(version) => {}
+            Ok(version) => {
+                last = Some(version);
+                changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1));
+            }
+            // The sender's own read meets the same failure and reports it.
+            Err(_) => changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1)),
+        }
+    }
+}
+
+async fn look_after(parts: Parts, feed: Arc<Feed<LogReader>>) {
+    let mut changed = feed.changed();
+    let mut acknowledged = feed.acknowledged();
+    let mut every = interval(LOOK_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked_at = None;
+    loop {
+        tokio::select! {
+            () = parts.stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let ticks = *changed.borrow_and_update();
+        let quiet = looked_at.replace(ticks) == Some(ticks);
+        if let Err(error) = look(&parts, &feed, quiet).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "look after the log");
+        }
+        if !quiet {
+            continue;
+        }
+        // Nothing changes while nobody writes: an idle node does no work.
+        acknowledged.mark_unchanged();
+        tokio::select! {
+            () = parts.stop.cancelled() => return,
+            _ = changed.changed() => changed.mark_changed(),
+            _ = acknowledged.changed() => {}
+        }
+    }
+}
+
+async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), crate::replicate::Error> {
+    let state = feed.log_state().await?;
+    parts.board.set_log(state.rows, state.bytes);
+    let acknowledged: Vec<(String, i64)> =
+        feed.acknowledged().borrow().iter().map(|(consumer, seq)| (consumer.clone(), *seq)).collect();
+    let done = acknowledged.iter().map(|(_, seq)| *seq).min().unwrap_or(0) - state.oldest;
+    if !(quiet || done > PRUNE_BUSY_AT_ENTRIES) {
+        return Ok(());
+    }
+    let retention = super::open::capture_options(&parts.config).retention;
+    loop {
+        let request = PruneRequest { acknowledged: acknowledged.clone(), retention };
+        let pruned = feed.maintainer().call(move |maintainer| maintainer.prune(&request)).await??;
+        if !pruned.more || parts.stop.is_cancelled() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Which tables a sender copies to one peer, and how far each is. Pure.
+//!
+//! The receiver keeps the same durably (`CopyState`) and tells it in Hello; from there both ends follow the same rules:
+//! a table that the receiver never had is copied as rows; one whose copy starts anew goes by digest, a range at a time,
+//! and only the ranges that differ are sent. What the receiver alone decides upon it asks for ([`Copies::need`]).
+//!
+//! Invariants:
+//! * At most one digest of a table is unanswered, and the table's progress never passes it.
+//! * Ranges of a table ascend without gaps.
+
+use std::collections::BTreeMap;
+
+use crate::capture::source::{CatalogTable, Copied, CopyHow, CopyStep};
+use crate::link::HeldTable;
+use crate::model::{CopyState, Key, RangeMode, TableId};
+
+/// Bounds of one range.
+#[derive(Clone, Copy, Debug)]
+pub struct RangeBounds {
+    /// Rows at most.
+    pub rows_max: usize,
+    /// Bytes at most, one row aside.
+    pub bytes_max: usize,
+}
+
+/// One table that is being copied.
+#[derive(Clone, Debug)]
+struct TableCopy {
+    after: Option<Key>,
+    lost_history: bool,
+    by_digest: bool,
+    asked: Option<Asked>,
+    wanted: Option<Wanted>,
+}
+
+/// A digest that the receiver has not answered yet.
+#[derive(Clone, Debug)]
+struct Asked {
+    window: u64,
+    high: Option<Key>,
+    last: bool,
+}
+
+/// A range whose rows the receiver wants.
+#[derive(Clone, Debug)]
+struct Wanted {
+    high: Option<Key>,
+}
+
+impl TableCopy {
+    fn from_start(by_digest: bool) -> Self {
+        Self { after: None, lost_history: by_digest, by_digest, asked: None, wanted: None }
+    }
+}
+
+/// The copies of one session.
+#[derive(Debug, Default)]
+pub struct Copies {
+    /// Every table that the receiver has or will have once the windows sent so far are applied.
+    known: BTreeMap<TableId, Option<TableCopy>>,
+}
+
+impl Copies {
+    /// From what the receiver says it holds. `anew`: history is lost, so everything is copied again.
+    pub fn new(held: &[HeldTable], anew: bool) -> Self {
+        let copy = |table: &HeldTable| match &table.progress.state {
+            _ if anew => Some(TableCopy::from_start(true)),
+            CopyState::Done => None,
+            CopyState::Pending => Some(TableCopy::from_start(table.progress.lost_history)),
+            CopyState::Copying { after } => {
+                Some(TableCopy { after: Some(after.clone()), ..TableCopy::from_start(table.progress.lost_history) })
+            }
+        };
+        Self { known: held.iter().map(|table| (table.progress.table, copy(table))).collect() }
+    }
+
+    /// Takes in the catalog that a window carries. Returns whether a table is new to the receiver, so that its copy
+    /// begins with that window.
+    pub fn catalog(&mut self, tables: &[CatalogTable]) -> bool {
+        let mut known = std::mem::take(&mut self.known);
+        let mut any_new = false;
+        for table in tables {
+            let names = std::iter::once(&table.id).chain(&table.ancestors);
+            let held = names.into_iter().find_map(|id| known.remove(id));
+            any_new |= held.is_none();
+            self.known.insert(table.id, held.unwrap_or_else(|| Some(TableCopy::from_start(false))));
+        }
+        any_new
+    }
+
+    /// Starts the copies of these tables anew, as markers in the log ask. Returns whether any was not just starting.
+    pub fn mark(&mut self, tables: &[TableId]) -> bool {
+        let mut any = false;
+        for table in tables {
+            let Some(copy) = self.known.get_mut(table) else { continue };
+            let starting = copy.as_ref().is_some_and(|copy| copy.after.is_none() && copy.asked.is_none());
+            any |= !starting;
+            if !starting {
+                *copy = Some(TableCopy::from_start(true));
+            }
+        }
+        any
+    }
+
+    /// What the next window may carry of a copy, if anything can go on.
+    pub fn step(&self, bounds: RangeBounds) -> Option<CopyStep> {
+        let ready = |copy: &&TableCopy| copy.wanted.is_some() || copy.asked.is_none();
+        let (table, copy) = self.known.iter().find_map(|(table, copy)| Some((*table, copy.as_ref().filter(ready)?)))?;
+        let wanted = copy.wanted.as_ref();
+        let how = match (wanted, copy.by_digest) {
+            (Some(_), _) | (None, false) => CopyHow::Rows,
+            (None, true) => CopyHow::DigestUnlessSmall,
+        };
+        let high = wanted.and_then(|wanted| wanted.high.clone());
+        Some(CopyStep {
+            table,
+            low: copy.after.clone(),
+            bounded: high.is_some(),
+            high,
+            how,
+            rows_max: bounds.rows_max,
+            bytes_max: bounds.bytes_max,
+            mode: RangeMode::Exact,
+            lost_history: copy.lost_history,
+        })
+    }
+
+    /// A window with this piece of a copy was sent; it began above `low`. A copy that started anew since is not moved by
+    /// a piece of the one before.
+    pub fn sent(&mut self, window: u64, low: Option<&Key>, copied: &Copied) {
+        let Some(slot) = self.known.get_mut(&copied.table) else { return };
+        let Some(copy) = slot else { return };
+        if copy.after.as_ref() != low {
+            return;
+        }
+        if copied.as_digest {
+            copy.asked = Some(Asked { window, high: copied.high.clone(), last: copied.last });
+        } else if copied.last {
+            *slot = None;
+        } else {
+            copy.after.clone_from(&copied.high);
+            copy.asked = None;
+            copy.wanted = None;
+        }
+    }
+
+    /// The receiver asks for a range: the rows of the digest it was asked about, or a table from its start.
+    pub fn need(&mut self, table: TableId, low: Option<&Key>, high: Option<&Key>) {
+        let Some(slot) = self.known.get_mut(&table) else { return };
+        if let Some(copy) = slot
+            && let Some(asked) = &copy.asked
+            && copy.after.as_ref() == low
+            && (asked.high.as_ref() == high || asked.last)
+        {
+            copy.wanted = Some(Wanted { high: if asked.last { None } else { high.cloned() } });
+            return;
+        }
+        if low.is_none() {
+            *slot = Some(TableCopy::from_start(true));
+        }
+    }
+
+    /// The receiver has applied this window: a digest in it that it did not answer with a need was equal.
+    pub fn acknowledged(&mut self, window: u64) {
+        for slot in self.known.values_mut() {
+            let Some(copy) = slot else { continue };
+            let answered = copy.wanted.is_none() && copy.asked.as_ref().is_some_and(|asked| asked.window == window);
+            if !answered {
+                continue;
+            }
+            let asked = copy.asked.take().expect("just seen");
+            if asked.last {
+                *slot = None;
+            } else {
+                copy.after = asked.high;
+            }
+        }
+    }
+
+    /// Whether every table is copied.
+    pub fn done(&self) -> bool {
+        self.known.values().all(Option::is_none)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{TableProgress, Value};
+
+    const BOUNDS: RangeBounds = RangeBounds { rows_max: 2, bytes_max: 100 };
+    const T: TableId = TableId(7);
+
+    fn held(state: CopyState, lost_history: bool) -> HeldTable {
+        let progress = TableProgress { table: T, state, lost_history };
+        HeldTable { progress, name: "t".to_owned(), rows: 0 }
+    }
+
+    fn key(number: i64) -> Key {
+        Key(vec![Value::Integer(number)])
+    }
+
+    fn copied(high: Option<Key>, as_digest: bool) -> Copied {
+        Copied { table: T, last: high.is_none(), high, rows: 1, as_digest }
+    }
+
+    #[test]
+    fn a_new_table_is_copied_as_rows_and_goes_on_where_it_was() {
+        let mut copies = Copies::new(&[], false);
+        let table = CatalogTable { id: T, ancestors: vec![], name: "t".to_owned(), rows_estimate: 0 };
+        assert!(copies.catalog(std::slice::from_ref(&table)), "it is new");
+        assert!(!copies.catalog(&[table]), "it is new once");
+        let step = copies.step(BOUNDS).expect("a step");
+        assert!(step.low.is_none() && matches!(step.how, CopyHow::Rows));
+        copies.sent(1, None, &copied(Some(key(2)), false));
+        assert_eq!(copies.step(BOUNDS).expect("a step").low, Some(key(2)));
+        copies.sent(2, Some(&key(2)), &copied(None, false));
+        assert!(copies.done());
+    }
+
+    #[test]
+    fn a_digest_is_waited_for_and_only_what_differs_is_sent() {
+        let mut copies = Copies::new(&[held(CopyState::Done, false)], false);
+        assert!(copies.done());
+        assert!(copies.mark(&[T]));
+        assert!(matches!(copies.step(BOUNDS).expect("a step").how, CopyHow::DigestUnlessSmall));
+        copies.sent(5, None, &copied(Some(key(2)), true));
+        assert!(copies.step(BOUNDS).is_none(), "the digest is unanswered");
+        copies.acknowledged(4);
+        assert!(copies.step(BOUNDS).is_none(), "another window's acknowledgement answers nothing");
+        copies.acknowledged(5);
+        assert_eq!(copies.step(BOUNDS).expect("a step").low, Some(key(2)));
+        copies.sent(6, Some(&key(2)), &copied(Some(key(4)), true));
+        copies.need(T, Some(&key(2)), Some(&key(4)));
+        copies.acknowledged(6);
+        let step = copies.step(BOUNDS).expect("a step");
+        assert!(matches!(step.how, CopyHow::Rows) && step.bounded);
+        assert_eq!((step.low, step.high), (Some(key(2)), Some(key(4))));
+    }
+
+    #[test]
+    fn a_renamed_table_keeps_its_progress_and_a_dropped_one_is_forgotten() {
+        let mut copies = Copies::new(&[held(CopyState::Copying { after: key(3) }, false)], false);
+        let renamed = CatalogTable { id: TableId(9), ancestors: vec![T], name: "u".to_owned(), rows_estimate: 0 };
+        assert!(!copies.catalog(&[renamed]));
+        let step = copies.step(BOUNDS).expect("a step");
+        assert_eq!((step.table, step.low), (TableId(9), Some(key(3))));
+        assert!(!copies.catalog(&[]));
+        assert!(copies.done());
+    }
+
+    #[test]
+    fn the_receiver_may_ask_for_a_whole_table() {
+        let mut copies = Copies::new(&[held(CopyState::Done, false)], false);
+        copies.need(T, None, None);
+        assert!(matches!(copies.step(BOUNDS).expect("a step").how, CopyHow::DigestUnlessSmall));
+    }
+
+    #[test]
+    fn lost_history_copies_everything_again_by_digest() {
+        let copies = Copies::new(&[held(CopyState::Done, false)], true);
+        let step = copies.step(BOUNDS).expect("a step");
+        assert!(step.lost_history && matches!(step.how, CopyHow::DigestUnlessSmall));
+    }
+}

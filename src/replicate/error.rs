@@ -1,0 +1,121 @@
+//! What can go wrong between two nodes.
+
+use thiserror::Error;
+
+use crate::model::{Fault, Trouble};
+use crate::{apply, capture, link, sqlite};
+
+/// A failure of a link, with what the stages under it say.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading the log failed.
+    #[error("read the change log")]
+    Read(#[from] capture::ReadError),
+    /// Keeping the capture in order failed.
+    #[error("maintain the capture")]
+    Capture(#[from] capture::Error),
+    /// The connection failed.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// A window could not be applied.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// A database's thread is gone.
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::Error),
+    /// A window could not be kept until it was whole.
+    #[error("write a window to the spool; make room in the spool folder (`spool_dir`)")]
+    Spool(#[source] std::io::Error),
+    /// The schema moves faster than a window is read.
+    #[error("the schema changed each time that the log was read; is a migration running in a loop?")]
+    SchemaRestless,
+    /// The peer says what is wrong.
+    #[error("{}", .0.message)]
+    Peer(Trouble),
+    /// The two ends do not fit together.
+    #[error("{}", .0.message)]
+    Mismatch(Trouble),
+    /// The peer broke the protocol.
+    #[error("the peer sent {what}; run the same Twinlite version on both ends, and report it")]
+    Protocol {
+        /// What was wrong with it.
+        what: &'static str,
+    },
+    /// The peer said nothing for too long.
+    #[error("no {what} from the peer in {seconds} s")]
+    Silent {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        seconds: u64,
+    },
+}
+
+impl From<sqlite::Closed> for Error {
+    fn from(closed: sqlite::Closed) -> Self {
+        Self::Sqlite(closed.into())
+    }
+}
+
+impl Error {
+    /// What this failure asks of the link.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Read(error) => error.fault(),
+            Self::Capture(error) => error.fault(),
+            Self::Link(error) => error.fault(),
+            Self::Apply(error) => error.fault(),
+            Self::Sqlite(error) => error.fault(),
+            Self::Spool(_) | Self::SchemaRestless | Self::Silent { .. } => Fault::Retry,
+            Self::Peer(trouble) if PASSING.contains(&trouble.code.as_str()) => Fault::Retry,
+            Self::Peer(_) | Self::Mismatch(_) | Self::Protocol { .. } => Fault::Halt,
+        }
+    }
+
+    /// This failure as `status` and the peer see it.
+    pub fn trouble(&self) -> Trouble {
+        if let Self::Peer(trouble) | Self::Mismatch(trouble) = self {
+            return trouble.clone();
+        }
+        let mut message = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !message.ends_with(&text) {
+                message = format!("{message}: {text}");
+            }
+            cause = error.source();
+        }
+        Trouble { code: self.code().to_owned(), message, hint: self.hint().to_owned() }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Read(error) => error.code(),
+            Self::Capture(error) => error.code(),
+            Self::Link(_) => "connection",
+            Self::Apply(error) => error.code(),
+            Self::Sqlite(error) => error.word(),
+            Self::Spool(error) if error.kind() == std::io::ErrorKind::StorageFull => "disk_full",
+            Self::Spool(_) => "spool",
+            Self::SchemaRestless => "schema_restless",
+            Self::Peer(_) | Self::Mismatch(_) => "peer",
+            Self::Protocol { .. } => "protocol",
+            Self::Silent { .. } => "silent",
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match (self.code(), self.fault()) {
+            ("disk_full", _) => "make room on that disk; the link goes on by itself",
+            ("busy", _) => "another process holds the write lock for long; the link goes on when it ends",
+            (_, Fault::Retry) => "the link tries again by itself",
+            (_, Fault::Halt | Fault::Usage) => "act on the message; the link then goes on by itself within seconds",
+            (_, Fault::CopyAgain) => "the tables are copied again by themselves",
+        }
+    }
+}
+
+/// Troubles of a peer that pass by themselves.
+const PASSING: [&str; 7] = ["busy", "disk_full", "closed", "connection", "schema_restless", "silent", "spool"];

@@ -1,0 +1,264 @@
+//! Reads windows for every link of a node: one reader a database.
+//!
+//! A window is read and encoded once; links that want the same tables from the same position share it. A link that is
+//! behind, or that copies a table, reads on its own. When the schema has moved, the maintainer reconciles the capture
+//! first, and then the window is read.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+use super::Error;
+use crate::capture::source::{ChangeSource, ReadOutcome, ReadRequest, ReadWindow};
+use crate::capture::{self, CheckpointVerdict, LogState, Maintainer};
+use crate::link::{SpoolWriter, Spooled};
+use crate::model::{Checkpoint, NodeId, SchemaKinds, Selection};
+use crate::sqlite::Db;
+
+/// Windows kept for other links to share: as many as a link may have unacknowledged while another is a moment behind.
+const SHARED_WINDOWS_MAX: usize = 4;
+/// Bytes that shared windows may hold in all: the same as a link may have in flight.
+const SHARED_BYTES_MAX: u64 = 32 << 20;
+/// How often a read is tried again because the schema moved in between, before it counts as a failure: an application
+/// that migrates in a loop.
+const SCHEMA_TRIES_MAX: u32 = 50;
+
+/// A window, ready to be sent to any link that asked for the same.
+#[derive(Debug)]
+pub struct SharedWindow {
+    /// What it covers.
+    pub read: ReadWindow,
+    /// Its items, encoded.
+    pub spooled: Spooled,
+}
+
+/// What two links must have in common to share a window.
+#[derive(Clone, PartialEq, Eq)]
+struct ShareKey {
+    after: i64,
+    catalog: i64,
+    selection: Arc<Selection>,
+    kinds: SchemaKinds,
+    compression: crate::codec::Compression,
+}
+
+/// The reader's thread: the reader, and the windows that it read last.
+pub struct Shelf<S> {
+    source: S,
+    spool_dir: PathBuf,
+    shared: VecDeque<(ShareKey, Arc<SharedWindow>)>,
+    reads: Arc<AtomicU64>,
+}
+
+enum Shelved {
+    SchemaChanged,
+    Nothing { head: i64 },
+    Window(Arc<SharedWindow>),
+}
+
+impl<S: ChangeSource> Shelf<S> {
+    /// A shelf over a source of changes.
+    pub fn new(source: S, spool_dir: PathBuf, reads: Arc<AtomicU64>) -> Self {
+        Self { source, spool_dir, shared: VecDeque::new(), reads }
+    }
+
+    /// The source, for what is not a window.
+    pub fn source(&mut self) -> &mut S {
+        &mut self.source
+    }
+
+    fn next(&mut self, request: &ReadRequest) -> Result<Shelved, Error> {
+        let key = share_key(request);
+        if let Some((_, window)) = key.as_ref().and_then(|key| self.shared.iter().find(|(have, _)| have == key)) {
+            return Ok(Shelved::Window(Arc::clone(window)));
+        }
+        let mut spool = SpoolWriter::new(&self.spool_dir);
+        let outcome = self.source.read(request, &mut |item| spool.push(item))?;
+        let read = match outcome {
+            ReadOutcome::SchemaChanged => return Ok(Shelved::SchemaChanged),
+            ReadOutcome::Nothing { head } => return Ok(Shelved::Nothing { head }),
+            ReadOutcome::Window(read) => read,
+        };
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let window = Arc::new(SharedWindow { read, spooled: spool.finish().map_err(Error::Spool)? });
+        if let Some(key) = key.filter(|key| key.catalog == window.read.catalog) {
+            self.keep(key, &window);
+        }
+        Ok(Shelved::Window(window))
+    }
+
+    fn keep(&mut self, key: ShareKey, window: &Arc<SharedWindow>) {
+        self.shared.push_back((key, Arc::clone(window)));
+        let bytes = |shared: &VecDeque<(ShareKey, Arc<SharedWindow>)>| -> u64 {
+            shared.iter().map(|(_, window)| window.spooled.bytes()).sum()
+        };
+        while self.shared.len() > SHARED_WINDOWS_MAX || bytes(&self.shared) > SHARED_BYTES_MAX {
+            self.shared.pop_front();
+        }
+    }
+}
+
+/// What a request has in common with others; `None` where it is for one link alone.
+fn share_key(request: &ReadRequest) -> Option<ShareKey> {
+    if request.copy.is_some() || request.except_via.is_some() || request.window_rows.is_none() {
+        return None;
+    }
+    Some(ShareKey {
+        after: request.after,
+        catalog: request.catalog_known?,
+        selection: Arc::clone(&request.selection),
+        kinds: request.kinds,
+        compression: request.compression,
+    })
+}
+
+/// A source that can tell cheaply whether anything was committed.
+pub trait DataVersion {
+    /// `PRAGMA data_version`.
+    ///
+    /// # Errors
+    /// SQLite's.
+    fn data_version(&mut self) -> Result<i64, capture::ReadError>;
+}
+
+impl DataVersion for capture::reader::LogReader {
+    fn data_version(&mut self) -> Result<i64, capture::ReadError> {
+        Self::data_version(self)
+    }
+}
+
+/// What [`Feed::next`] has.
+pub enum Next {
+    /// Nothing that is new; the log ends at `head`.
+    Nothing {
+        /// The last sequence number.
+        head: i64,
+    },
+    /// A window.
+    Window(Arc<SharedWindow>),
+}
+
+/// The reader of one database, shared by its links.
+pub struct Feed<S: ChangeSource> {
+    shelf: Db<Shelf<S>>,
+    maintainer: Db<Maintainer>,
+    changed: watch::Receiver<u64>,
+    acknowledged: watch::Sender<BTreeMap<String, i64>>,
+    reads: Arc<AtomicU64>,
+}
+
+impl<S: ChangeSource> Feed<S> {
+    /// A feed over the reader's thread. `changed` ticks whenever the database may have changed.
+    pub fn new(
+        shelf: Db<Shelf<S>>,
+        maintainer: Db<Maintainer>,
+        changed: watch::Receiver<u64>,
+        reads: Arc<AtomicU64>,
+    ) -> Self {
+        Self { shelf, maintainer, changed, acknowledged: watch::channel(BTreeMap::new()).0, reads }
+    }
+
+    /// The next window for `request`. A schema that moved is reconciled on the way.
+    ///
+    /// # Errors
+    /// The reader's or the maintainer's; [`Error::SchemaRestless`] where the schema moves faster than it can be read.
+    pub async fn next(&self, request: ReadRequest) -> Result<Next, Error> {
+        let request = Arc::new(request);
+        for _ in 0..SCHEMA_TRIES_MAX {
+            let asked = Arc::clone(&request);
+            match self.shelf.call(move |shelf| shelf.next(&asked)).await?? {
+                Shelved::Nothing { head } => return Ok(Next::Nothing { head }),
+                Shelved::Window(window) => {
+                    crate::telemetry::failpoint::hit("capture_after_read");
+                    return Ok(Next::Window(window));
+                }
+                Shelved::SchemaChanged => self.reconcile().await?,
+            }
+        }
+        Err(Error::SchemaRestless)
+    }
+
+    async fn reconcile(&self) -> Result<(), Error> {
+        let reconciled = self.maintainer.call(Maintainer::reconcile).await??;
+        for (_, table) in &reconciled.copied_again {
+            tracing::info!(table, "schema changed in a way that capture may have missed rows of: copy the table again");
+        }
+        for note in &reconciled.notes {
+            tracing::info!("{note}");
+        }
+        Ok(())
+    }
+
+    /// Who owns the log and how far it goes.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub async fn log_state(&self) -> Result<LogState, Error> {
+        Ok(self.maintainer.call(|maintainer| maintainer.log_state()).await??)
+    }
+
+    /// Whether a receiver's checkpoint is a place in this log.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub async fn judge(&self, checkpoint: Checkpoint) -> Result<CheckpointVerdict, Error> {
+        Ok(self
+            .maintainer
+            .call(move |maintainer| capture::judge_checkpoint(maintainer.connection(), &checkpoint))
+            .await??)
+    }
+
+    /// Ticks whenever the database may have changed.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+
+    /// A consumer of the log is met: from here on the log is kept for it, within the retention.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub async fn meet(&self, consumer: &str, peer: NodeId) -> Result<(), Error> {
+        let consumer = consumer.to_owned();
+        Ok(self.maintainer.call(move |maintainer| maintainer.meet_consumer(&consumer, peer)).await??)
+    }
+
+    /// A consumer has durably applied the log up to here.
+    pub fn acknowledge(&self, consumer: &str, seq: i64) {
+        self.acknowledged.send_modify(|all| *all.entry(consumer.to_owned()).or_default() = seq);
+    }
+
+    /// How far each consumer that was heard of has applied the log; ticks at each acknowledgement.
+    pub fn acknowledged(&self) -> watch::Receiver<BTreeMap<String, i64>> {
+        self.acknowledged.subscribe()
+    }
+
+    /// Moves whenever another connection has committed to the database.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub async fn data_version(&self) -> Result<i64, Error>
+    where
+        S: DataVersion,
+    {
+        Ok(self.shelf.call(|shelf| shelf.source().data_version()).await??)
+    }
+
+    /// Closes both connections, after what was begun on them.
+    pub async fn close(self) {
+        self.shelf.close().await;
+        self.maintainer.close().await;
+    }
+
+    /// The thread that writes what capture needs written.
+    pub fn maintainer(&self) -> &Db<Maintainer> {
+        &self.maintainer
+    }
+
+    /// How many windows were read from the database, not counting those that were shared.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+}

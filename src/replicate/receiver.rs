@@ -1,0 +1,180 @@
+//! The receiving half of a session: frames in, windows applied, acknowledgements out.
+//!
+//! [`Assembly`] spools frames until a window is whole, without ever waiting for the database; [`Receiver`] applies whole
+//! windows in order and acknowledges each once it is durable.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::sender::WINDOWS_IN_FLIGHT_MAX;
+use crate::apply::{Applied, Applier, LinkRules, Window};
+use crate::link::{Ack, Begin, Commit, Frame, FrameSink, Need, SpoolWriter, Spooled};
+use crate::model::{CopyState, NodeId, WindowItem};
+use crate::sqlite::Db;
+use crate::telemetry::failpoint;
+use crate::telemetry::status::{LinkHandle, LinkState, TableState, TableStatus};
+
+/// Whole windows that may wait to be applied: what a peer may have in flight, and the one that is being applied.
+pub const WINDOWS_WAITING_MAX: usize = WINDOWS_IN_FLIGHT_MAX + 1;
+
+/// A window that has arrived whole.
+#[derive(Debug)]
+pub struct Arrived {
+    begin: Begin,
+    items: Spooled,
+    commit: Commit,
+}
+
+/// Puts frames together to windows.
+pub struct Assembly {
+    spool_dir: PathBuf,
+    open: Option<(Begin, SpoolWriter)>,
+    next_number: u64,
+}
+
+impl Assembly {
+    /// For one session, spooling in that folder.
+    pub fn new(spool_dir: &Path) -> Self {
+        Self { spool_dir: spool_dir.to_owned(), open: None, next_number: 1 }
+    }
+
+    /// A window begins.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] where it is not the next, or the one before is not whole.
+    pub fn begin(&mut self, begin: Begin) -> Result<(), Error> {
+        if self.open.is_some() || begin.number != self.next_number {
+            return Err(Error::Protocol { what: "a window out of order" });
+        }
+        self.open = Some((begin, SpoolWriter::new(&self.spool_dir)));
+        Ok(())
+    }
+
+    /// One item of the open window.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] outside a window, [`Error::Spool`].
+    pub fn item(&mut self, item: WindowItem) -> Result<(), Error> {
+        let Some((_, spool)) = &mut self.open else {
+            return Err(Error::Protocol { what: "rows outside a window" });
+        };
+        spool.push(item).map_err(Error::Spool)
+    }
+
+    /// The open window ends.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] where another or none is open, [`Error::Spool`].
+    pub fn commit(&mut self, commit: Commit) -> Result<Arrived, Error> {
+        let Some((begin, spool)) = self.open.take_if(|(begin, _)| begin.number == commit.number) else {
+            return Err(Error::Protocol { what: "the end of a window that was not begun" });
+        };
+        self.next_number += 1;
+        Ok(Arrived { begin, items: spool.finish().map_err(Error::Spool)?, commit })
+    }
+}
+
+/// Applies whole windows.
+pub struct Receiver {
+    /// The database's thread.
+    pub applier: Db<Applier>,
+    /// Where answers go.
+    pub sink: FrameSink,
+    /// Who sends.
+    pub peer: NodeId,
+    /// What it is called.
+    pub peer_name: String,
+    /// What the link allows.
+    pub rules: Arc<LinkRules>,
+    /// Where `status` reads.
+    pub status: LinkHandle,
+}
+
+impl Receiver {
+    /// Applies windows until there are no more or `stop` is cancelled; one that was begun is finished and acknowledged.
+    ///
+    /// # Errors
+    /// A window could not be applied; nothing of it is there then.
+    pub async fn run(self, mut windows: mpsc::Receiver<Arrived>, stop: CancellationToken) -> Result<(), Error> {
+        loop {
+            let arrived = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                arrived = windows.recv() => arrived,
+            };
+            match arrived {
+                Some(arrived) => self.apply(arrived).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn apply(&self, arrived: Arrived) -> Result<(), Error> {
+        let (number, head) = (arrived.commit.number, arrived.commit.end.head);
+        let last_part = arrived.commit.end.last_part;
+        let applied = self.apply_blocking(arrived).await?;
+        failpoint::hit(failpoint::RECEIVER_BEFORE_ACK);
+        for need in &applied.needs {
+            let need = Need { table: need.table, low: need.low.clone(), high: need.high.clone() };
+            self.sink.control(Frame::Need(need))?;
+        }
+        self.sink.control(Frame::Ack(Ack { number, position: applied.checkpoint.position }))?;
+        self.report(&applied, head, last_part);
+        Ok(())
+    }
+
+    async fn apply_blocking(&self, arrived: Arrived) -> Result<Applied, Error> {
+        let (peer, peer_name, rules) = (self.peer, self.peer_name.clone(), Arc::clone(&self.rules));
+        let work = move |applier: &mut Applier| {
+            let Arrived { begin, items, commit } = arrived;
+            let mut items = items.items();
+            applier.apply(Window {
+                peer,
+                peer_name: &peer_name,
+                rules: &rules,
+                from: begin.from,
+                lost_history: begin.lost_history,
+                items: &mut items,
+                end: &commit.end,
+            })
+        };
+        Ok(self.applier.call(work).await??)
+    }
+
+    fn report(&self, applied: &Applied, head: i64, last_part: bool) {
+        for note in &applied.notes {
+            tracing::warn!("{note}");
+        }
+        if let Some(tables) = &applied.tables {
+            self.status.tables(tables.iter().map(table_status).collect());
+        }
+        self.status.error(None);
+        self.status.applied(applied.checkpoint, head);
+        let state = match (self.status.copying(), last_part) {
+            (true, _) => LinkState::Snapshot,
+            (false, true) => LinkState::Live,
+            (false, false) => LinkState::BetweenTransactions,
+        };
+        self.status.state(state);
+    }
+}
+
+/// What the applier knows of a table, as `status` shows it.
+pub fn table_status(table: &crate::apply::TableCopyStatus) -> TableStatus {
+    let state = match table.state {
+        CopyState::Done => TableState::Live,
+        CopyState::Pending | CopyState::Copying { .. } => TableState::Snapshot,
+    };
+    TableStatus {
+        name: table.name.clone(),
+        state,
+        rows_copied: table.rows_copied,
+        rows_total: table.rows_estimate,
+        generation: table.id.0,
+        skipped_because: None,
+    }
+}

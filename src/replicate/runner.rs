@@ -1,0 +1,135 @@
+//! Keeps one link connected: dials or waits, runs the session, waits a while, and begins again.
+//!
+//! A failure that may pass is tried again with backoff. One that needs a person halts the link: `status` says what and
+//! where, and the link looks again every few seconds, so that it goes on by itself once the person has acted.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::backoff::Backoff;
+use super::session::End;
+use crate::capture::source::ChangeSource;
+use crate::link::{self, Address, Connection, Hello};
+use crate::model::{Fault, Trouble};
+use crate::telemetry::metrics;
+use crate::telemetry::status::LinkState;
+
+/// How often a halted link looks whether somebody has acted. Long enough to cost nothing, short enough that a person
+/// sees it go on.
+const HALTED_LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// How the two ends of a link come together.
+pub enum Meeting {
+    /// We dial.
+    Dial(Address),
+    /// The peer dials; the node's listener hands over what came, with its Hello.
+    Await(mpsc::Receiver<(Connection, Hello)>),
+}
+
+/// One link of a node, for as long as the node runs.
+pub struct Runner<S: ChangeSource> {
+    /// Our end.
+    pub end: End<S>,
+    /// How it meets the peer.
+    pub meeting: Meeting,
+    /// Ends it, after the transaction at hand.
+    pub stop: CancellationToken,
+}
+
+impl<S: ChangeSource> Runner<S> {
+    /// Runs until `stop` is cancelled.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut last: Option<Trouble> = None;
+        let mut next = None;
+        while !self.stop.is_cancelled() {
+            let met = match next.take() {
+                Some(met) => Ok(Some(met)),
+                None => self.meet().await,
+            };
+            let outcome = match met {
+                Ok(None) => return,
+                Ok(Some((connection, greeting))) => {
+                    let (outcome, interrupted_by) = self.session(connection, greeting).await;
+                    next = interrupted_by;
+                    outcome
+                }
+                Err(error) => Err(error),
+            };
+            for status in self.end.statuses() {
+                status.connected(false);
+            }
+            let Err(error) = outcome else {
+                backoff.reset();
+                continue;
+            };
+            if next.is_none() {
+                self.pause(&error, &mut backoff, &mut last).await;
+            }
+        }
+    }
+
+    async fn meet(&mut self) -> Result<Option<(Connection, Option<Hello>)>, Error> {
+        tokio::select! {
+            () = self.stop.cancelled() => Ok(None),
+            met = async {
+                match &mut self.meeting {
+                    Meeting::Dial(address) => Ok(Some((link::dial(address).await?, None))),
+                    Meeting::Await(waiting) => {
+                        Ok(waiting.recv().await.map(|(connection, hello)| (connection, Some(hello))))
+                    }
+                }
+            } => met,
+        }
+    }
+
+    /// Runs one session. A peer that dials again while one runs has lost it, so the new connection takes over.
+    async fn session(
+        &mut self,
+        connection: Connection,
+        greeting: Option<Hello>,
+    ) -> (Result<(), Error>, Option<(Connection, Option<Hello>)>) {
+        let stop = self.stop.child_token();
+        let peer = connection.peer.clone();
+        tracing::info!(link = self.end.settings.peer_name, peer, "connected");
+        let session = self.end.run(connection, greeting, &stop);
+        tokio::pin!(session);
+        let Meeting::Await(waiting) = &mut self.meeting else { return (session.await, None) };
+        tokio::select! {
+            outcome = &mut session => (outcome, None),
+            Some((connection, hello)) = waiting.recv() => {
+                stop.cancel();
+                (session.await, Some((connection, Some(hello))))
+            }
+        }
+    }
+
+    /// Says what is wrong, once, and waits as it asks.
+    async fn pause(&self, error: &Error, backoff: &mut Backoff, last: &mut Option<Trouble>) {
+        let trouble = error.trouble();
+        let link = self.end.settings.peer_name.as_str();
+        let halted = matches!(error.fault(), Fault::Halt | Fault::Usage);
+        if last.as_ref() != Some(&trouble) {
+            if halted {
+                tracing::error!(link, code = trouble.code, hint = trouble.hint, "link halted: {}", trouble.message);
+            } else {
+                tracing::warn!(link, code = trouble.code, "link interrupted: {}", trouble.message);
+            }
+        }
+        for status in self.end.statuses() {
+            status.error(Some(trouble.clone()));
+            status.state(if halted { LinkState::Halted } else { LinkState::Connecting });
+        }
+        *last = Some(trouble);
+        metrics::RECONNECTS.add(1);
+        let wait = if halted { HALTED_LOOK_EVERY } else { backoff.next_wait() };
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = sleep(wait) => {}
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The sending half of a session: windows out, acknowledgements in.
+//!
+//! Invariants:
+//! * Windows are sent in order; each begins where the one before ended.
+//! * Unacknowledged bytes stay under [`BYTES_IN_FLIGHT_MAX`]; a larger window travels alone.
+//! * What comes from the peer is taken in before each window and while waiting, never while holding anything.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::copies::{Copies, RangeBounds};
+use super::feed::{Feed, Next, SharedWindow};
+use crate::capture::source::{ChangeSource, CopyStep, ReadRequest};
+use crate::codec::Compression;
+use crate::link::{Ack, Begin, Commit, Frame, FrameSink, HeldTable, Need};
+use crate::model::{Position, SchemaKinds, Selection};
+use crate::telemetry::failpoint;
+
+/// Unacknowledged bytes at most: enough to fill a fast link for longer than a round trip, and what a receiver that
+/// stalls must be able to hold.
+pub const BYTES_IN_FLIGHT_MAX: u64 = 32 << 20;
+/// Unacknowledged windows at most while a table is copied.
+pub const WINDOWS_IN_FLIGHT_MAX: usize = 64;
+/// Unacknowledged windows at most when there are only changes: the receiver syncs each, so more of them would queue
+/// behind each other's syncs, while two keep it busy and let what is committed meanwhile gather in the next.
+const CHANGE_WINDOWS_IN_FLIGHT_MAX: usize = 2;
+/// Acknowledgements and needs that may wait to be taken in: two for each window in flight.
+pub const ANSWERS_WAITING_MAX: usize = 4 * WINDOWS_IN_FLIGHT_MAX;
+
+/// How a link's windows are cut.
+#[derive(Clone, Debug)]
+pub struct WindowShape {
+    /// Which tables.
+    pub selection: Arc<Selection>,
+    /// Which kinds of schema objects.
+    pub kinds: SchemaKinds,
+    /// Rows above which a window may be split; `None` where it never is.
+    pub window_rows: Option<usize>,
+    /// Rows in a batch at most.
+    pub batch_rows: usize,
+    /// Bytes in a batch at most.
+    pub batch_bytes: usize,
+    /// How batches are compressed.
+    pub compression: Compression,
+    /// Bounds of a range of a copy.
+    pub bounds: RangeBounds,
+}
+
+/// What a peer answers to windows.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is durably applied.
+    Ack(Ack),
+    /// These rows are wanted.
+    Need(Need),
+}
+
+/// Where a session begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// The receiver's checkpoint, or the head where history is lost.
+    pub from: Position,
+    /// Whether what is between the checkpoint and `from` is lost, so that everything is copied.
+    pub lost_history: bool,
+}
+
+/// Whom a sender sends to.
+#[derive(Clone, Copy, Debug)]
+pub struct Receiver<'a> {
+    /// The link's name, by which the log is kept for it.
+    pub name: &'a str,
+    /// Where sending begins.
+    pub start: Start,
+    /// The tables that it holds.
+    pub held: &'a [HeldTable],
+}
+
+/// What heartbeats and `status` tell of a sender.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SenderState {
+    /// The log's end, as last read.
+    pub head: i64,
+    /// The position up to which the peer has acknowledged.
+    pub acknowledged: i64,
+    /// Windows acknowledged in this session.
+    pub acks: u64,
+    /// `ts` of the oldest change sent and not acknowledged.
+    pub behind_since_ms: Option<i64>,
+    /// Whether every table is copied, as far as this end knows.
+    pub copied: bool,
+}
+
+/// The shared view of a sender's state.
+pub type SharedState = Arc<Mutex<SenderState>>;
+
+struct InFlight {
+    number: u64,
+    bytes: u64,
+    to: Position,
+    first_ts_ms: Option<i64>,
+}
+
+/// One session's sending half.
+pub struct Sender<S: ChangeSource> {
+    feed: Arc<Feed<S>>,
+    sink: FrameSink,
+    shape: WindowShape,
+    copies: Copies,
+    start: Start,
+    sent: Position,
+    number: u64,
+    catalog: Option<i64>,
+    in_flight: VecDeque<InFlight>,
+    state: SharedState,
+    consumer: String,
+}
+
+impl<S: ChangeSource> Sender<S> {
+    /// A sender to the receiver of that name, which holds these tables; it begins at `start`.
+    pub fn new(feed: Arc<Feed<S>>, sink: FrameSink, shape: WindowShape, to: Receiver<'_>) -> Self {
+        let Receiver { name, start, held } = to;
+        let copies = Copies::new(held, start.lost_history);
+        feed.acknowledge(name, start.from.seq);
+        let acknowledged = start.from.seq;
+        let state = SenderState { acknowledged, ..SenderState::default() };
+        Self {
+            feed,
+            sink,
+            shape,
+            copies,
+            start,
+            sent: start.from,
+            number: 0,
+            catalog: None,
+            in_flight: VecDeque::new(),
+            state: Arc::new(Mutex::new(state)),
+            consumer: name.to_owned(),
+        }
+    }
+
+    /// Its state, for heartbeats and `status`.
+    pub fn state(&self) -> SharedState {
+        Arc::clone(&self.state)
+    }
+
+    /// Sends until the session ends or `stop` is cancelled; a window that was begun is sent whole.
+    ///
+    /// # Errors
+    /// Reading or sending failed, or the peer broke the protocol.
+    pub async fn run(mut self, mut answers: mpsc::Receiver<Answer>, stop: CancellationToken) -> Result<(), Error> {
+        let mut changed = self.feed.changed();
+        let mut look = true;
+        while !stop.is_cancelled() {
+            while let Ok(answer) = answers.try_recv() {
+                self.take(answer)?;
+            }
+            let step = self.copies.step(self.shape.bounds);
+            if (look || step.is_some()) && self.has_room(step.is_some()) {
+                changed.borrow_and_update();
+                look = self.send_next(step).await?;
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                answer = answers.recv() => match answer {
+                    Some(answer) => self.take(answer)?,
+                    None => break,
+                },
+                ticked = changed.changed(), if !look => {
+                    if ticked.is_err() {
+                        break;
+                    }
+                    look = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, copying: bool) -> bool {
+        let bytes: u64 = self.in_flight.iter().map(|window| window.bytes).sum();
+        let windows_max = if copying { WINDOWS_IN_FLIGHT_MAX } else { CHANGE_WINDOWS_IN_FLIGHT_MAX };
+        self.in_flight.is_empty() || (bytes < BYTES_IN_FLIGHT_MAX && self.in_flight.len() < windows_max)
+    }
+
+    fn request(&self, copy: Option<CopyStep>) -> ReadRequest {
+        ReadRequest {
+            after: self.sent.seq,
+            catalog_known: self.catalog,
+            selection: Arc::clone(&self.shape.selection),
+            kinds: self.shape.kinds,
+            copy,
+            window_rows: self.shape.window_rows,
+            except_via: None,
+            batch_rows: self.shape.batch_rows,
+            batch_bytes: self.shape.batch_bytes,
+            compression: self.shape.compression,
+        }
+    }
+
+    /// Reads and sends one window. Returns whether there may be more to read at once.
+    async fn send_next(&mut self, step: Option<CopyStep>) -> Result<bool, Error> {
+        let mut low = step.as_ref().and_then(|step| step.low.clone());
+        let mut window = match self.feed.next(self.request(step)).await? {
+            Next::Window(window) => window,
+            Next::Nothing { head } => {
+                self.note(|state| state.head = head);
+                return Ok(false);
+            }
+        };
+        // A copy that this window begins comes with it where it fits, so that readers never see the table between.
+        if self.notice(&window)
+            && window.read.copied.is_none()
+            && let Some(step) = self.copies.step(self.shape.bounds)
+        {
+            low.clone_from(&step.low);
+            if let Next::Window(again) = self.feed.next(self.request(Some(step))).await? {
+                self.notice(&again);
+                window = again;
+            }
+        }
+        self.send(&window).await?;
+        if let Some(copied) = &window.read.copied {
+            self.copies.sent(self.number, low.as_ref(), copied);
+        }
+        Ok(!window.read.end.last_part)
+    }
+
+    /// Takes in what a window says of tables. Returns whether a copy begins with it.
+    fn notice(&mut self, window: &SharedWindow) -> bool {
+        let fresh = window.read.tables.as_ref().is_some_and(|tables| self.copies.catalog(tables));
+        self.copies.mark(&window.read.end.markers) || fresh
+    }
+
+    async fn send(&mut self, window: &SharedWindow) -> Result<(), Error> {
+        self.number += 1;
+        let begin = Begin {
+            number: self.number,
+            from: self.sent,
+            lost_history: self.number == 1 && self.start.lost_history,
+            catalog: window.read.tables.is_some(),
+        };
+        let end = window.read.end.clone();
+        self.sent = end.to.position;
+        self.catalog = Some(window.read.catalog);
+        self.note(|state| state.head = end.head);
+        self.in_flight.push_back(InFlight {
+            number: self.number,
+            bytes: window.spooled.bytes(),
+            to: self.sent,
+            first_ts_ms: window.read.first_ts_ms,
+        });
+        self.note_in_flight();
+        self.sink.data(&Frame::Begin(begin)).await?;
+        for frame in window.spooled.frames() {
+            self.sink.encoded(frame.map_err(Error::Spool)?).await?;
+        }
+        self.sink.data(&Frame::Commit(Commit { number: self.number, end })).await?;
+        failpoint::hit(failpoint::LINK_AFTER_SEND);
+        if window.read.copied.is_some() {
+            failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_SENT);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, answer: Answer) -> Result<(), Error> {
+        match answer {
+            Answer::Need(need) => self.copies.need(need.table, need.low.as_ref(), need.high.as_ref()),
+            Answer::Ack(ack) => {
+                failpoint::hit(failpoint::SENDER_BEFORE_ACK);
+                let expected = self.in_flight.pop_front();
+                if expected.is_none_or(|window| window.number != ack.number || window.to != ack.position) {
+                    return Err(Error::Protocol { what: "an acknowledgement for a window that was not next" });
+                }
+                self.copies.acknowledged(ack.number);
+                self.feed.acknowledge(&self.consumer, ack.position.seq);
+                self.note(|state| {
+                    state.acknowledged = ack.position.seq;
+                    state.acks += 1;
+                });
+                failpoint::hit(failpoint::SENDER_AFTER_ACK);
+            }
+        }
+        self.note_in_flight();
+        Ok(())
+    }
+
+    fn note_in_flight(&mut self) {
+        let behind_since_ms = self.in_flight.iter().find_map(|window| window.first_ts_ms);
+        let copied = self.copies.done();
+        self.note(|state| {
+            state.behind_since_ms = behind_since_ms;
+            state.copied = copied;
+        });
+    }
+
+    fn note(&self, change: impl FnOnce(&mut SenderState)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}

@@ -1,0 +1,442 @@
+//! One connection from Hello to its end: both halves of a link, as far as its directions ask for them.
+//!
+//! The end that dials says Hello first; the other needs its name to know which link this is, and then answers.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::feed::Feed;
+use super::receiver::{Assembly, Receiver, WINDOWS_WAITING_MAX};
+use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SharedState, Start, WindowShape};
+use crate::apply::{Applier, LinkRules};
+use crate::capture::CheckpointVerdict;
+use crate::capture::source::ChangeSource;
+use crate::codec::Compression;
+use crate::link::{Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, Hello, LogHello, PROTOCOL};
+use crate::model::{Clock, NodeId, Position, SchemaKinds, Trouble};
+use crate::sqlite::Db;
+use crate::telemetry::status::{LinkHandle, LinkState};
+
+/// How long an end waits for the other's Hello.
+const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// How often each end says that it is there.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// Silence after which a connection counts as lost: ten heartbeats.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long to wait until the peer has read our fault and closes.
+const FAREWELL_WAIT: Duration = Duration::from_secs(2);
+
+/// What a node makes of one link of its config.
+pub struct LinkSettings {
+    /// This node's name.
+    pub our_name: String,
+    /// This node's id.
+    pub our_id: NodeId,
+    /// The peer's name.
+    pub peer_name: String,
+    /// How windows to the peer are cut, where we send.
+    pub shape: WindowShape,
+    /// Compression that the config asks for; `None` is `auto`.
+    pub compression: Option<Compression>,
+    /// What we let the peer do, where we receive.
+    pub rules: Arc<LinkRules>,
+    /// Whether a checkpoint that the peer's log did not produce is answered by copying everything again.
+    pub resnapshot_on_divergence: bool,
+    /// Where windows are spooled.
+    pub spool_dir: PathBuf,
+}
+
+/// One end of a link, ready for connections.
+pub struct End<S: ChangeSource> {
+    /// What the config says.
+    pub settings: LinkSettings,
+    /// The reader, where this end sends.
+    pub feed: Option<Arc<Feed<S>>>,
+    /// The applier, where this end receives.
+    pub applier: Option<Db<Applier>>,
+    /// Where `status` reads what we send.
+    pub send_status: Option<LinkHandle>,
+    /// Where `status` reads what we receive.
+    pub receive_status: Option<LinkHandle>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Reads the peer's Hello.
+///
+/// # Errors
+/// [`Error::Silent`], [`Error::Protocol`], the peer's own fault, or the connection's.
+pub async fn read_hello(stream: &mut FrameStream) -> Result<Hello, Error> {
+    let silent = Error::Silent { what: "Hello", seconds: HELLO_WAIT.as_secs() };
+    match timeout(HELLO_WAIT, stream.next()).await.map_err(|_| silent)?? {
+        Some(Frame::Hello(hello)) => Ok(hello),
+        Some(Frame::Fault(trouble)) => Err(Error::Peer(trouble)),
+        Some(_) => Err(Error::Protocol { what: "something else before Hello" }),
+        None => Err(Error::Link(crate::link::Error::Lost)),
+    }
+}
+
+impl<S: ChangeSource> End<S> {
+    /// Whether this end sends.
+    pub fn sends(&self) -> bool {
+        self.feed.is_some()
+    }
+
+    /// Whether this end receives.
+    pub fn receives(&self) -> bool {
+        self.applier.is_some()
+    }
+
+    /// The status handles of this end's directions.
+    pub fn statuses(&self) -> impl Iterator<Item = &LinkHandle> {
+        self.send_status.iter().chain(&self.receive_status)
+    }
+
+    /// Runs one connection to its end. `greeting` is the peer's Hello where it dialled.
+    ///
+    /// # Errors
+    /// Why it ended, if not because of `stop`. The peer was told.
+    pub async fn run(
+        &self,
+        connection: Connection,
+        greeting: Option<Hello>,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let Connection { sink, mut stream, local, .. } = connection;
+        let outcome = self.greet_and_run(&sink, &mut stream, local, (greeting, stop)).await;
+        if let Err(error) = &outcome
+            && !matches!(error, Error::Peer(_) | Error::Link(_))
+        {
+            let _ = sink.control(Frame::Fault(error.trouble()));
+            let farewell = async { while let Ok(Some(_)) = stream.next().await {} };
+            let _ = timeout(FAREWELL_WAIT, farewell).await;
+        }
+        outcome
+    }
+
+    async fn greet_and_run(
+        &self,
+        sink: &FrameSink,
+        stream: &mut FrameStream,
+        local: bool,
+        (greeting, stop): (Option<Hello>, &CancellationToken),
+    ) -> Result<(), Error> {
+        let held = self.held().await?;
+        sink.control(Frame::Hello(self.hello(&held, local).await?))?;
+        let theirs = match greeting {
+            Some(hello) => hello,
+            None => read_hello(stream).await?,
+        };
+        self.check(&theirs)?;
+        if let Some(applier) = &self.applier {
+            let (name, id) = (theirs.name.clone(), theirs.node);
+            applier.call(move |applier| applier.held(&name, Some(id))).await??;
+        }
+        for status in self.statuses() {
+            status.connected(true);
+        }
+        let halves = Halves::start(self, sink, &theirs, stop).await?;
+        halves.run(sink, stream, stop).await
+    }
+
+    async fn held(&self) -> Result<Option<crate::apply::Held>, Error> {
+        let Some(applier) = &self.applier else { return Ok(None) };
+        let name = self.settings.peer_name.clone();
+        Ok(Some(applier.call(move |applier| applier.held(&name, None)).await??))
+    }
+
+    async fn hello(&self, held: &Option<crate::apply::Held>, local: bool) -> Result<Hello, Error> {
+        let log = match &self.feed {
+            Some(feed) => {
+                let state = feed.log_state().await?;
+                Some(LogHello { epoch: state.epoch, head: state.head.position.seq, oldest: state.oldest })
+            }
+            None => None,
+        };
+        let globs = self.settings.shape.selection.globs();
+        Ok(Hello {
+            versions: vec![PROTOCOL],
+            node: self.settings.our_id,
+            name: self.settings.our_name.clone(),
+            to_name: self.settings.peer_name.clone(),
+            sends: self.sends(),
+            receives: self.receives(),
+            tables: (globs.0.to_vec(), globs.1.to_vec()),
+            kinds: self.settings.rules.kinds,
+            policies: String::new(),
+            seed: None,
+            empty: held.as_ref().is_none_or(|held| held.tables.is_empty()),
+            compressions: compressions(self.settings.compression, local),
+            held: held.as_ref().map(|held| Held { checkpoint: held.checkpoint, tables: held.for_hello() }),
+            log,
+            on_divergence_resnapshot: self.settings.resnapshot_on_divergence,
+        })
+    }
+
+    /// Whether the two ends fit together.
+    fn check(&self, theirs: &Hello) -> Result<(), Error> {
+        let ours = &self.settings;
+        let mismatch = |code: &str, message: String, hint: &str| {
+            Err(Error::Mismatch(Trouble { code: code.to_owned(), message, hint: hint.to_owned() }))
+        };
+        if !theirs.versions.contains(&PROTOCOL) {
+            let message = format!(
+                "node \"{}\" speaks link protocol versions {:?}, this one speaks {PROTOCOL}",
+                theirs.name, theirs.versions
+            );
+            return mismatch("protocol_version", message, "upgrade the older Twinlite");
+        }
+        if theirs.name != ours.peer_name || theirs.to_name != ours.our_name {
+            let message = format!(
+                "node \"{}\" looks for \"{}\", this is \"{}\", whose link is to \"{}\"",
+                theirs.name, theirs.to_name, ours.our_name, ours.peer_name
+            );
+            return mismatch("name", message, "make the two configs name each other");
+        }
+        if theirs.node == ours.our_id {
+            let message = format!("both databases carry node id {}: one is a copy of the other's file", ours.our_id);
+            return mismatch("same_node", message, "run `twinlite teardown` on the copy");
+        }
+        if (self.sends() && !theirs.receives)
+            || (self.receives() && !theirs.sends)
+            || !(self.sends() || self.receives())
+        {
+            let message = format!(
+                "directions do not meet: here {}, at \"{}\" {}",
+                directions(self.sends(), self.receives()),
+                theirs.name,
+                directions(theirs.sends, theirs.receives)
+            );
+            return mismatch("directions", message, "let one end say send where the other says receive, or both both");
+        }
+        Ok(())
+    }
+
+    /// Where sending begins, by what the receiver holds.
+    async fn start(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Start, Error> {
+        let state = feed.log_state().await?;
+        let anew = Start { from: state.head.position, lost_history: true };
+        let Some(checkpoint) = theirs.held.as_ref().and_then(|held| held.checkpoint) else { return Ok(anew) };
+        match feed.judge(checkpoint).await? {
+            CheckpointVerdict::Known => Ok(Start { from: checkpoint.position, lost_history: false }),
+            CheckpointVerdict::CutOff => {
+                tracing::info!(
+                    peer = theirs.name,
+                    "the log no longer reaches back to the peer's checkpoint: copy by digest"
+                );
+                Ok(anew)
+            }
+            CheckpointVerdict::Diverged { why } if theirs.on_divergence_resnapshot => {
+                tracing::warn!(peer = theirs.name, why, "the logs diverged: copy by digest, as the peer's config says");
+                Ok(anew)
+            }
+            CheckpointVerdict::Diverged { why } => Err(Error::Mismatch(Trouble {
+                code: "divergence".to_owned(),
+                message: format!(
+                    "\"{}\" holds changes up to {} of \"{}\", which this log did not produce: {why}",
+                    theirs.name, checkpoint.position, self.settings.our_name
+                ),
+                hint: "the source was restored from a backup, lost its last commits, or was recreated; set \
+                       `on_divergence: resnapshot` on the receiving link to make the replica equal again"
+                    .to_owned(),
+            })),
+        }
+    }
+}
+
+fn directions(sends: bool, receives: bool) -> &'static str {
+    match (sends, receives) {
+        (true, true) => "both",
+        (true, false) => "send",
+        (false, true) => "receive",
+        (false, false) => "neither",
+    }
+}
+
+fn compressions(asked: Option<Compression>, local: bool) -> Vec<String> {
+    let word = match asked {
+        Some(Compression::None) => "none",
+        Some(Compression::Lz4) => "lz4",
+        Some(Compression::Zstd) => "zstd",
+        None if local => "none",
+        None => "lz4",
+    };
+    vec![word.to_owned()]
+}
+
+/// What this end asks for, if it asks for one; otherwise what the peer does.
+fn agree(asked: Option<Compression>, theirs: &[String]) -> Compression {
+    let by_word = |word: &String| match word.as_str() {
+        "lz4" => Some(Compression::Lz4),
+        "zstd" => Some(Compression::Zstd),
+        "none" => Some(Compression::None),
+        _ => None,
+    };
+    asked.or_else(|| theirs.iter().find_map(by_word)).unwrap_or(Compression::None)
+}
+
+/// The running halves of one connection.
+struct Halves {
+    tasks: JoinSet<Result<(), Error>>,
+    answers: Option<mpsc::Sender<Answer>>,
+    windows: Option<mpsc::Sender<super::receiver::Arrived>>,
+    assembly: Assembly,
+    sent: Option<SharedState>,
+    send_status: Option<LinkHandle>,
+    receive_status: Option<LinkHandle>,
+    clock: Arc<dyn Clock>,
+    epoch: Option<crate::model::Epoch>,
+    children: CancellationToken,
+}
+
+impl Halves {
+    async fn start<S: ChangeSource>(
+        end: &End<S>,
+        sink: &FrameSink,
+        theirs: &Hello,
+        stop: &CancellationToken,
+    ) -> Result<Self, Error> {
+        let mut halves = Self {
+            tasks: JoinSet::new(),
+            answers: None,
+            windows: None,
+            assembly: Assembly::new(&end.settings.spool_dir),
+            sent: None,
+            send_status: end.send_status.clone(),
+            receive_status: end.receive_status.clone(),
+            clock: Arc::clone(&end.clock),
+            epoch: None,
+            children: stop.child_token(),
+        };
+        if let Some(feed) = &end.feed {
+            let start = end.start(feed, theirs).await?;
+            halves.epoch = Some(start.from.epoch);
+            let held = theirs.held.as_ref().map_or(&[][..], |held| &held.tables);
+            let compression = agree(end.settings.compression, &theirs.compressions);
+            let shape = WindowShape { compression, kinds: theirs.kinds, ..end.settings.shape.clone() };
+            feed.meet(&end.settings.peer_name, theirs.node).await?;
+            let to = super::sender::Receiver { name: &end.settings.peer_name, start, held };
+            let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
+            let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
+            halves.answers = Some(answers);
+            halves.sent = Some(sender.state());
+            let stop = halves.children.clone();
+            halves.tasks.spawn(sender.run(taken, stop));
+        }
+        if let (Some(applier), Some(status)) = (&end.applier, &end.receive_status) {
+            let (windows, arrived) = mpsc::channel(WINDOWS_WAITING_MAX);
+            halves.windows = Some(windows);
+            let receiver = Receiver {
+                applier: applier.clone(),
+                sink: sink.clone(),
+                peer: theirs.node,
+                peer_name: theirs.name.clone(),
+                rules: Arc::clone(&end.settings.rules),
+                status: status.clone(),
+            };
+            let stop = halves.children.clone();
+            halves.tasks.spawn(receiver.run(arrived, stop));
+        }
+        Ok(halves)
+    }
+
+    async fn run(mut self, sink: &FrameSink, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
+        let outcome = self.pump(sink, stream, stop).await;
+        self.children.cancel();
+        self.answers = None;
+        self.windows = None;
+        let mut first = outcome;
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.unwrap_or_else(|_| Err(Error::Sqlite(crate::sqlite::Closed.into())));
+            first = first.and(ended);
+        }
+        first
+    }
+
+    async fn pump(
+        &mut self,
+        sink: &FrameSink,
+        stream: &mut FrameStream,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut beat = interval(HEARTBEAT_EVERY);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                ended = self.tasks.join_next() => {
+                    return ended.map_or(Ok(()), |ended| ended.unwrap_or(Err(Error::Sqlite(crate::sqlite::Closed.into()))));
+                }
+                _ = beat.tick() => self.heartbeat(sink)?,
+                frame = timeout_at(heard + SILENCE_MAX, stream.next()) => {
+                    heard = Instant::now();
+                    let silent = Error::Silent { what: "heartbeat", seconds: SILENCE_MAX.as_secs() };
+                    match frame.map_err(|_| silent)?? {
+                        Some(frame) => self.take(frame)?,
+                        None => return Err(Error::Link(crate::link::Error::Lost)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<(), Error> {
+        match frame {
+            Frame::Begin(begin) => self.assembly.begin(begin),
+            Frame::Item(item) => self.assembly.item(item),
+            Frame::Commit(commit) => {
+                let arrived = self.assembly.commit(commit)?;
+                let windows =
+                    self.windows.as_ref().ok_or(Error::Protocol { what: "a window to an end that only sends" })?;
+                windows
+                    .try_send(arrived)
+                    .map_err(|_| Error::Protocol { what: "more windows than it may have in flight" })
+            }
+            Frame::Ack(ack) => self.answer(Answer::Ack(ack)),
+            Frame::Need(need) => self.answer(Answer::Need(need)),
+            Frame::Heartbeat(heartbeat) => {
+                if let Some(status) = &self.receive_status {
+                    status.heartbeat(heartbeat.head, heartbeat.behind_since_ms, heartbeat.now_ms);
+                }
+                Ok(())
+            }
+            Frame::Fault(trouble) => Err(Error::Peer(trouble)),
+            Frame::Hello(_) => Err(Error::Protocol { what: "a second Hello" }),
+        }
+    }
+
+    fn answer(&self, answer: Answer) -> Result<(), Error> {
+        let answers =
+            self.answers.as_ref().ok_or(Error::Protocol { what: "an answer to an end that only receives" })?;
+        answers.try_send(answer).map_err(|_| Error::Protocol { what: "more answers than there were windows" })
+    }
+
+    fn heartbeat(&self, sink: &FrameSink) -> Result<(), Error> {
+        let state = self.sent.as_ref().map(|sent| *sent.lock().unwrap_or_else(PoisonError::into_inner));
+        if let (Some(status), Some(state), Some(epoch)) = (&self.send_status, state, self.epoch) {
+            let copied = if state.copied { LinkState::Live } else { LinkState::Snapshot };
+            if state.acks > 0 {
+                status.error(None);
+                status.state(copied);
+            }
+            status.head(state.head);
+            status.position(Position { epoch, seq: state.acknowledged });
+        }
+        let state = state.unwrap_or_default();
+        let heartbeat = Heartbeat {
+            head: state.head,
+            seen: 0,
+            now_ms: self.clock.now_ms(),
+            behind_since_ms: state.behind_since_ms,
+        };
+        Ok(sink.control(Frame::Heartbeat(heartbeat))?)
+    }
+}

@@ -1,0 +1,213 @@
+//! What `status -o json` and `/status.json` say: a contract, `format: 1`.
+//!
+//! Fields are only ever added. Ids and epochs are 64-bit numbers and stand here as hexadecimal text, because many JSON
+//! readers keep 53 bits of a number. `null` means "not known": a lag of 0 is only said where 0 is known.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Position, Trouble};
+
+/// The version of the contract.
+pub const FORMAT: u32 = 1;
+
+/// Everything about one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Who it is.
+    pub node: NodeReport,
+    /// False where a link is halted, or a receiving link has been without its peer for 60 s.
+    pub healthy: bool,
+    /// One entry for each link and direction.
+    pub links: Vec<LinkReport>,
+    /// The tables that travel, and those that do not with the reason.
+    pub tables: Vec<TableReport>,
+    /// The change log; `null` on a node that captures nothing.
+    pub log: Option<LogReport>,
+    /// Conflicts recorded in the database.
+    pub conflicts: u64,
+    /// What a person should know and nothing else says, such as a column of the replica's that did not survive.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// The node's counters; empty where no process runs.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, u64>,
+}
+
+/// Who a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// The configured name.
+    pub name: String,
+    /// The id that its database keeps; `null` before it has one.
+    pub id: Option<String>,
+    /// Of the binary.
+    pub version: String,
+    /// Its database.
+    pub database: String,
+}
+
+/// Which way changes go, seen from the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Ours go to the peer.
+    Send,
+    /// The peer's come here.
+    Receive,
+}
+
+/// What a link is doing in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkState {
+    /// Without a session.
+    Connecting,
+    /// A table is being copied.
+    Snapshot,
+    /// Everything is copied; changes flow.
+    Live,
+    /// A window that was split is applied in part: a reader may see half of the source's transactions.
+    BetweenTransactions,
+    /// Stopped until a person acts; the last error says how.
+    Halted,
+    /// No process runs; what is said comes from the database alone.
+    Offline,
+}
+
+impl LinkState {
+    /// As in the contract.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Snapshot => "snapshot",
+            Self::Live => "live",
+            Self::BetweenTransactions => "between_transactions",
+            Self::Halted => "halted",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+/// One direction of one link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// The link's name, which is the peer node's.
+    pub name: String,
+    /// Where the peer is; `null` while a peer that dials us has not come.
+    pub peer: Option<String>,
+    /// Which way.
+    pub direction: Direction,
+    /// What it is doing.
+    pub state: LinkState,
+    /// Whether there is a session.
+    pub connected: bool,
+    /// Up to where the sender's log is applied at the receiver.
+    pub position: Option<PositionReport>,
+    /// The end of the sender's log, as last heard.
+    pub head: Option<i64>,
+    /// Log entries between the two.
+    pub changes_behind: Option<u64>,
+    /// The age of the oldest change that is not applied; without a connection at least the time since the last
+    /// heartbeat; `null` where nothing is known.
+    pub seconds_behind: Option<f64>,
+    /// The moment whose state the receiver shows, ms since 1970 by this machine's clock.
+    pub as_of_ms: Option<i64>,
+    /// What went wrong last and still matters.
+    pub last_error: Option<Trouble>,
+}
+
+/// A position, for JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PositionReport {
+    /// Which log, in hexadecimal.
+    pub epoch: String,
+    /// Which entry of it.
+    pub seq: i64,
+}
+
+impl From<Position> for PositionReport {
+    fn from(position: Position) -> Self {
+        Self { epoch: position.epoch.to_string(), seq: position.seq }
+    }
+}
+
+/// What is happening to a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableState {
+    /// Its copy has not begun.
+    Pending,
+    /// It is being copied.
+    Snapshot,
+    /// Whole; changes keep it equal.
+    Live,
+    /// It does not travel; `skipped_because` says why.
+    Skipped,
+    /// Dropped at the source, kept here (`migrate_mode: safe`).
+    Kept,
+}
+
+impl TableState {
+    /// As in the contract.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Snapshot => "snapshot",
+            Self::Live => "live",
+            Self::Skipped => "skipped",
+            Self::Kept => "kept",
+        }
+    }
+}
+
+/// One table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableReport {
+    /// Its name.
+    pub name: String,
+    /// The link that it travels by; `null` for a table of this node's own.
+    pub link: Option<String>,
+    /// What is happening to it.
+    pub state: TableState,
+    /// Rows copied so far, where it is copied.
+    pub rows_copied: u64,
+    /// Rows that it has, an estimate; `null` where there is none.
+    pub rows_total: Option<u64>,
+    /// The id of its generation, in the database that owns it.
+    pub generation: Option<i64>,
+    /// Why it does not travel.
+    pub skipped_because: Option<String>,
+}
+
+impl TableReport {
+    /// A table in that state, nothing else known.
+    pub fn new(name: impl Into<String>, state: TableState) -> Self {
+        Self {
+            name: name.into(),
+            link: None,
+            state,
+            rows_copied: 0,
+            rows_total: None,
+            generation: None,
+            skipped_because: None,
+        }
+    }
+
+    /// A table that does not travel.
+    pub fn skipped(name: impl Into<String>, because: impl Into<String>) -> Self {
+        Self { skipped_because: Some(because.into()), ..Self::new(name, TableState::Skipped) }
+    }
+}
+
+/// The change log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReport {
+    /// Entries in it.
+    pub rows: u64,
+    /// What they occupy, an estimate.
+    pub bytes: u64,
+}
