@@ -3,8 +3,10 @@
 //!
 //! Nothing outside this module opens a connection, and nothing touches one outside a [`Db`]'s thread.
 
+pub mod authorizer;
 pub mod catalog;
 mod db;
+pub mod ddl;
 mod error;
 pub mod lexer;
 mod open;
