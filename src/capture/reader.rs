@@ -169,35 +169,14 @@ impl Window<'_> {
 
     /// The position, and what recognises the entry there; zeros where there is none.
     fn checkpoint(&self, seq: i64) -> Result<Checkpoint, Error> {
-<<<<<<< HEAD
-<<<<<<< HEAD
-        let epoch = store::epoch(self.connection)?.ok_or_else(|| sqlite::Error::Damaged {
-            table: "__cdc_meta",
-            what: "it names no epoch".to_owned(),
-        })?;
-=======
         let epoch = store::epoch(self.connection)?
             .ok_or_else(|| sqlite::Error::Damaged { table: "__cdc_meta", what: "it names no epoch".to_owned() })?;
->>>>>>> h-capture-read
-=======
-        let epoch = store::epoch(self.connection)?
-            .ok_or_else(|| sqlite::Error::Damaged { table: "__cdc_meta", what: "it names no epoch".to_owned() })?;
->>>>>>> h-tests
         let sql = format!("SELECT * FROM main.{} WHERE seq = ?1", self.captured.log);
         let mut statement = self.connection.prepare_cached(&sql)?;
         let columns = statement.column_count();
         let found = statement.query_row([seq], |row| {
-<<<<<<< HEAD
-<<<<<<< HEAD
-            let values = (0..columns).map(|column| row.get_ref(column)).collect::<rusqlite::Result<Vec<ValueRef<'_>>>>()?;
-=======
             let values =
                 (0..columns).map(|column| row.get_ref(column)).collect::<rusqlite::Result<Vec<ValueRef<'_>>>>()?;
->>>>>>> h-capture-read
-=======
-            let values =
-                (0..columns).map(|column| row.get_ref(column)).collect::<rusqlite::Result<Vec<ValueRef<'_>>>>()?;
->>>>>>> h-tests
             Ok((row.get::<_, i64>("ts")?, codec::fingerprint(values)))
         });
         let (ts_ms, fingerprint) = found.optional()?.unwrap_or((0, 0));

@@ -111,8 +111,6 @@ impl Piece {
         Ok((WindowItem::Range(range), copied))
     }
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 mod tests {
@@ -245,4 +243,3 @@ mod tests {
         assert!(matches!(db.read(), crate::capture::source::ReadOutcome::Nothing { head: 0 }));
     }
 }
->>>>>>> h-capture-read

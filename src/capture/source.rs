@@ -87,10 +87,7 @@ pub enum CopyHow {
 
 /// What a read came to.
 #[derive(Debug)]
-<<<<<<< HEAD
-=======
 #[expect(clippy::large_enum_variant, reason = "one a window, moved once")]
->>>>>>> h-capture-read
 pub enum ReadOutcome {
     /// The schema is not the one that the triggers were last compared with. Nothing was read; compare, then ask again.
     SchemaChanged,

@@ -12,11 +12,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-<<<<<<< HEAD
-use std::sync::Arc;
-=======
 use std::sync::{Arc, mpsc};
->>>>>>> h-capture-read
 use std::time::Duration;
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -33,11 +29,7 @@ pub const POLL_BESIDE_EVENTS: Duration = Duration::from_secs(1);
 pub const POLL_WITHOUT_EVENTS: Duration = Duration::from_millis(20);
 
 /// How long our own write may take to come back as an event; a local file system takes microseconds.
-<<<<<<< HEAD
-const PROBE_PATIENCE: Duration = Duration::from_millis(500);
-=======
 const PROBE_PATIENCE: Duration = Duration::from_millis(200);
->>>>>>> h-capture-read
 
 /// What the file that proves events begins with.
 const PROBE_PREFIX: &str = ".__cdc_probe";
@@ -76,17 +68,6 @@ pub struct Wake {
 }
 
 impl Wake {
-<<<<<<< HEAD
-    /// Begins to watch the database's file, which must be there. Takes as long as an event of our own takes to come.
-    ///
-    /// # Errors
-    /// [`Error::Look`].
-    pub async fn start(path: &Path) -> Result<Self, Error> {
-        Self::start_with(path, (POLL_BESIDE_EVENTS, POLL_WITHOUT_EVENTS)).await
-    }
-
-    async fn start_with(path: &Path, (beside, without): (Duration, Duration)) -> Result<Self, Error> {
-=======
     /// Begins to watch the database's file, which must be there. Blocks for as long as an event of our own
     /// takes to come, which is nothing where events come at all.
     ///
@@ -97,17 +78,12 @@ impl Wake {
     }
 
     fn with_polls(path: &Path, (beside, without): (Duration, Duration)) -> Result<Self, Error> {
->>>>>>> h-capture-read
         let look = |source| Error::Look { path: path.to_owned(), source };
         let file = identity(&fs::metadata(path).map_err(look)?);
         // SQLite puts its WAL beside the file itself, not beside a link to it.
         let real = fs::canonicalize(path).map_err(look)?;
         let written = Arc::new(Notify::new());
-<<<<<<< HEAD
-        let watcher = events(&real, &written).await;
-=======
         let watcher = events(&real, &written);
->>>>>>> h-capture-read
         let poll = if watcher.is_some() { beside } else { without };
         Ok(Self { path: path.to_owned(), file, written, poll, watcher })
     }
@@ -137,21 +113,12 @@ fn identity(file: &Metadata) -> (u64, u64) {
 }
 
 /// Watches the folder of the database; `None` where that cannot be had, or tells nothing.
-<<<<<<< HEAD
-async fn events(database: &Path, written: &Arc<Notify>) -> Option<RecommendedWatcher> {
-    let folder = database.parent()?;
-    let name = database.file_name()?;
-    let watched = ["", "-wal", "-journal"].map(|suffix| with_suffix(name, suffix));
-    let (notify, probed) = (Arc::clone(written), Arc::new(Notify::new()));
-    let probe_seen = Arc::clone(&probed);
-=======
 fn events(database: &Path, written: &Arc<Notify>) -> Option<RecommendedWatcher> {
     let folder = database.parent()?;
     let name = database.file_name()?;
     let watched = ["", "-wal", "-journal"].map(|suffix| with_suffix(name, suffix));
     let notify = Arc::clone(written);
     let (probe_seen, probed) = mpsc::sync_channel(1);
->>>>>>> h-capture-read
     let handle = move |event: notify::Result<Event>| match event {
         // Events may have been lost: look.
         Err(_) => notify.notify_one(),
@@ -163,11 +130,7 @@ fn events(database: &Path, written: &Arc<Notify>) -> Option<RecommendedWatcher> 
             if names().any(|name| watched.iter().any(|watched| watched == name)) {
                 notify.notify_one();
             } else if names().any(|name| name.as_encoded_bytes().starts_with(PROBE_PREFIX.as_bytes())) {
-<<<<<<< HEAD
-                probe_seen.notify_one();
-=======
                 let _ = probe_seen.try_send(());
->>>>>>> h-capture-read
             }
         }
     };
@@ -175,11 +138,7 @@ fn events(database: &Path, written: &Arc<Notify>) -> Option<RecommendedWatcher> 
     watcher.watch(folder, RecursiveMode::NonRecursive).ok()?;
     let probe = tempfile::Builder::new().prefix(PROBE_PREFIX).tempfile_in(folder).ok()?;
     fs::write(probe.path(), b"?").ok()?;
-<<<<<<< HEAD
-    time::timeout(PROBE_PATIENCE, probed.notified()).await.ok()?;
-=======
     probed.recv_timeout(PROBE_PATIENCE).ok()?;
->>>>>>> h-capture-read
     Some(watcher)
 }
 
@@ -208,32 +167,17 @@ mod tests {
         let path = folder.path().join("app.db");
         let writer = open(&path, Role::Maintainer, true).expect("open");
         writer.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t(a)").expect("schema");
-<<<<<<< HEAD
-        let mut wake = Wake::start_with(&path, (NEVER, NEVER)).await.expect("watch");
-=======
         let mut wake = Wake::with_polls(&path, (NEVER, NEVER)).expect("watch");
->>>>>>> h-capture-read
         assert!(wake.has_events(), "the tests' file system tells of writes");
         for _ in 0..3 {
             writer.execute_batch("INSERT INTO t VALUES (1)").expect("insert");
             assert!(woken(&mut wake).await);
         }
-<<<<<<< HEAD
-        let unrelated = time::timeout(Duration::ZERO, async {
-            fs::write(folder.path().join("other.txt"), b"x").expect("write");
-        });
-        unrelated.await.expect("written at once");
-=======
->>>>>>> h-capture-read
         writer.execute_batch("INSERT INTO t VALUES (2)").expect("insert");
         assert!(woken(&mut wake).await);
     }
 
-<<<<<<< HEAD
-    #[tokio::test(start_paused = true)]
-=======
     #[tokio::test]
->>>>>>> h-capture-read
     async fn without_events_the_database_is_polled() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("app.db");
@@ -244,11 +188,7 @@ mod tests {
         let begun = time::Instant::now();
         wake.changed().await;
         wake.changed().await;
-<<<<<<< HEAD
-        assert_eq!(begun.elapsed().as_millis(), 40);
-=======
         assert!(begun.elapsed() >= 2 * POLL_WITHOUT_EVENTS);
->>>>>>> h-capture-read
     }
 
     /// P50: a file moved over the database leaves us with the old one.
@@ -257,11 +197,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("app.db");
         fs::write(&path, b"one").expect("file");
-<<<<<<< HEAD
-        let mut wake = Wake::start_with(&path, (NEVER, NEVER)).await.expect("watch");
-=======
         let mut wake = Wake::with_polls(&path, (NEVER, NEVER)).expect("watch");
->>>>>>> h-capture-read
         assert!(!wake.replaced());
         let other = folder.path().join("restored.db");
         fs::write(&other, b"two").expect("file");
@@ -270,10 +206,6 @@ mod tests {
         assert!(wake.replaced());
         fs::remove_file(&path).expect("remove");
         assert!(wake.replaced());
-<<<<<<< HEAD
-        assert!(Wake::start(&path).await.is_err());
-=======
         assert!(Wake::new(&path).is_err());
->>>>>>> h-capture-read
     }
 }

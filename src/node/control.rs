@@ -7,16 +7,9 @@ use super::{Ended, Parts};
 use crate::admin::{Request, Response, SetupRequest, serve_control};
 use crate::capture::{Maintainer, Reconciled};
 
-<<<<<<< HEAD
 /// Answers requests on the owner's socket until the node stops.
 pub(super) async fn serve(socket: PathBuf, parts: Parts) {
     let stop = parts.stop.clone();
-=======
-/// Answers requests on the owner's socket.
-pub(super) fn handler(
-    parts: Parts,
-) -> impl Fn(Request) -> futures_util::future::BoxFuture<'static, Response> + Send + Sync {
->>>>>>> h-tests
     let parts = Arc::new(parts);
     let handler = move |request| {
         let parts = Arc::clone(&parts);

@@ -141,20 +141,8 @@ fn generations(connection: &Connection) -> Result<BTreeMap<TableId, Generation>,
     while let Some(row) = rows.next()? {
         let id = TableId(row.get(0)?);
         let replaces = row.get::<_, Option<i64>>(2)?.map(TableId);
-<<<<<<< HEAD
-<<<<<<< HEAD
-        let damaged = |what: &str| sqlite::Error::Damaged {
-            table: "__cdc_tables",
-            what: format!("generation {} {what}", id.0),
-        };
-=======
         let damaged =
             |what: &str| sqlite::Error::Damaged { table: "__cdc_tables", what: format!("generation {} {what}", id.0) };
->>>>>>> h-capture-read
-=======
-        let damaged =
-            |what: &str| sqlite::Error::Damaged { table: "__cdc_tables", what: format!("generation {} {what}", id.0) };
->>>>>>> h-tests
         if replaces.is_some_and(|before| before >= id) {
             return Err(damaged("replaces one that is not older").into());
         }

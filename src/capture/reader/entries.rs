@@ -131,21 +131,7 @@ fn key_of(row: &Row<'_>, columns: usize, captured: &Captured) -> Result<Key, Err
 }
 
 fn version_of(row: &Row<'_>) -> rusqlite::Result<Version> {
-<<<<<<< HEAD
-<<<<<<< HEAD
-    Ok(Version {
-        seq: row.get(0)?,
-        ts: row.get(1)?,
-        origin: row.get(4)?,
-        origin_seq: row.get(5)?,
-        via: row.get(6)?,
-    })
-=======
     Ok(Version { seq: row.get(0)?, ts: row.get(1)?, origin: row.get(4)?, origin_seq: row.get(5)?, via: row.get(6)? })
->>>>>>> h-capture-read
-=======
-    Ok(Version { seq: row.get(0)?, ts: row.get(1)?, origin: row.get(4)?, origin_seq: row.get(5)?, via: row.get(6)? })
->>>>>>> h-tests
 }
 
 /// The statement that reads entries of a log with that many key columns.

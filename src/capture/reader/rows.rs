@@ -67,21 +67,8 @@ impl<'a, 'k> Output<'a, 'k> {
     /// written besides, if anything. A key with a NULL in it may name several rows, of which one may be gone: what is
     /// left is said in any case.
     fn add(&mut self, reader: &mut KeyReader<'_>, mark: &Mark) -> Result<bool, Error> {
-<<<<<<< HEAD
-<<<<<<< HEAD
-        let (op, version) = if mark.key.has_null() {
-            (RowsOp::Exactly, Some(mark.newest))
-        } else {
-            (RowsOp::Upsert, mark.written)
-        };
-=======
         let (op, version) =
             if mark.key.has_null() { (RowsOp::Exactly, Some(mark.newest)) } else { (RowsOp::Upsert, mark.written) };
->>>>>>> h-capture-read
-=======
-        let (op, version) =
-            if mark.key.has_null() { (RowsOp::Exactly, Some(mark.newest)) } else { (RowsOp::Upsert, mark.written) };
->>>>>>> h-tests
         let version = version.filter(|version| self.is_wanted(version));
         let mut rows = 0;
         reader.each(&mark.key, |row| {

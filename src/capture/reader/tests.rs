@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! What a window says of a real database, through the reader's front door.
 
 use std::io;
@@ -336,6 +335,3 @@ fn a_table_names_the_generations_before_it_and_estimates_its_rows_without_counti
     assert_eq!(tables[0].ancestors, [TableId(second), TableId(1)]);
     assert_eq!(tables[0].rows_estimate, 3_000);
 }
-=======
-
->>>>>>> h-tests
