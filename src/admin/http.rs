@@ -1,7 +1,8 @@
 //! The status for health checks: `/status.json`, `/live`, `/ready`.
 //!
-//! `/live` says that the process runs. `/ready` is 200 only while the node is healthy and every link is live, so that a
-//! balancer sends readers to a replica that shows the source's present; otherwise 503 and why.
+//! `/live` says that the process runs. `/ready` is 200 only while the node is healthy and every link that receives is
+//! live, so that a balancer sends readers to a replica that shows the source's present; otherwise 503 and why. A source is
+//! ready whether or not its replicas are there.
 
 use axum::Router;
 use axum::extract::State;
@@ -12,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use crate::telemetry::{Board, LinkState, StatusReport};
+use crate::telemetry::{Board, Direction, LinkReport, LinkState, StatusReport};
 
 /// Binds the address that `admin.listen` names.
 ///
@@ -56,7 +57,8 @@ async fn ready(State(board): State<Board>) -> Response {
 
 /// Why readers should go elsewhere.
 fn unready(report: &StatusReport) -> Option<String> {
-    let waiting = report.links.iter().find(|link| link.state != LinkState::Live);
+    let receiving = |link: &&LinkReport| link.direction == Direction::Receive;
+    let waiting = report.links.iter().filter(receiving).find(|link| link.state != LinkState::Live);
     match waiting {
         Some(link) => Some(format!("link {:?} is {}", link.name, link.state.word())),
         None => (!report.healthy).then(|| "unhealthy; see /status.json".to_owned()),
@@ -73,7 +75,6 @@ mod tests {
 
     use super::*;
     use crate::model::{ManualClock, Trouble};
-    use crate::telemetry::Direction;
 
     async fn get(board: &Board, path: &str) -> (StatusCode, String) {
         let request = Request::get(path).body(Body::empty()).expect("request");
@@ -87,6 +88,7 @@ mod tests {
     async fn ready_means_live_and_healthy() {
         let board = Board::new("replica", "/data/replica.db", Arc::new(ManualClock::at(0)));
         let link = board.link("source", Direction::Receive, None);
+        let _away = board.link("archive", Direction::Send, None);
         assert_eq!(get(&board, "/live").await, (StatusCode::OK, "live\n".to_owned()));
         let (status, why) = get(&board, "/ready").await;
         assert_eq!((status, why.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "link \"source\" is connecting\n"));

@@ -26,8 +26,9 @@ const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// A lock file is a line; what is longer is not ours.
 const CONTENT_BYTES_MAX: u64 = 64 << 10;
 
-/// Times that a lock is tried when the file is replaced under our hands by an owner that is just leaving.
-const ATTEMPTS_MAX: usize = 100;
+/// Times that a lock is tried while others look who owns the database, or an owner that is just leaving removes the file
+/// under our hands. Each try needs such a coincidence anew.
+const ATTEMPTS_MAX: usize = 10_000;
 
 /// Read and write for user and group, as for the database.
 const MODE: u32 = 0o660;
@@ -63,6 +64,12 @@ impl Owner {
             let lock = open.map_err(file_error(&lock_path, "open the lock file"))?;
             match lock.try_lock() {
                 Ok(()) => {}
+                // Somebody who only looks ([`find_owner`]) holds it shared for a moment; an owner lets nobody share.
+                Err(TryLockError::WouldBlock) if lock.try_lock_shared().is_ok() => {
+                    drop(lock);
+                    std::thread::yield_now();
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => return Err(owned(&database, lock)),
                 Err(TryLockError::Error(source)) => return Err(file_error(&lock_path, "lock the lock file")(source)),
             }
@@ -219,6 +226,26 @@ mod tests {
         std::os::unix::fs::symlink(&database, &alias).expect("link");
         let _owner = Owner::acquire(&alias).expect("first");
         assert!(matches!(Owner::acquire(&database), Err(Error::Owned { .. })));
+    }
+
+    #[test]
+    fn whoever_looks_does_not_keep_an_owner_away() {
+        let folder = tempfile::tempdir().expect("folder");
+        let database = folder.path().join("app.db");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    find_owner(&database).expect("readable");
+                }
+            });
+            for _ in 0..200 {
+                // A crash leaves the file, and so the lookers something to lock.
+                std::fs::write(beside(&database, "-twinlite.lock"), "{}").expect("lock file");
+                Owner::acquire(&database).expect("nobody owns it");
+            }
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
     }
 
     #[test]
