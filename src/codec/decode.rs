@@ -392,6 +392,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_buffer_that_starts_at_an_odd_place_is_malformed() {
+        // The places of a mixed column, which Arrow's reader would look at where they lie.
+        let batch = encode(&column_of(&extremes()), 1, Compression::None);
+        let header = usize::from(u16::from_le_bytes([batch.data[0], batch.data[1]]));
+        let moved = |at: usize| {
+            let mut data = batch.data.to_vec();
+            data[at] ^= 1;
+            EncodedBatch { data: data.into(), ..batch.clone() }
+        };
+        let refused = (4..4 + header).filter(|at| match DecodedBatch::new(&moved(*at), 1) {
+            Err(Error::Malformed(why)) => why.contains("aligned"),
+            Ok(_) | Err(_) => false,
+        });
+        assert!(refused.count() > 0);
+    }
+
     fn any_value() -> impl Strategy<Value = Value> {
         prop_oneof![
             Just(Value::Null),

@@ -203,10 +203,13 @@ impl Stream for Outgoing {
     }
 }
 
+/// What a carrier brings: frames, or parts of them.
+type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
+
 /// Where frames come from.
 pub struct FrameStream {
     /// `None` once it ended or failed.
-    messages: Option<Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>>,
+    messages: Option<Messages>,
     assembler: Assembler,
 }
 

@@ -58,7 +58,7 @@ mod proto {
 }
 
 /// The service of the same file, over bytes.
-#[allow(missing_docs, reason = "the file says what it is")]
+#[allow(missing_docs, clippy::default_constructed_unit_structs, reason = "it is generated; the file says what it is")]
 mod service {
     include!(concat!(env!("OUT_DIR"), "/twinlite.link.v1.Link.rs"));
 }
