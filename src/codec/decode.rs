@@ -283,7 +283,6 @@ mod tests {
     use super::*;
     use crate::codec::{BatchBuilder, Compression};
     use crate::model::Value;
-    use crate::sqlite::value_of;
 
     const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
 
@@ -294,6 +293,16 @@ mod tests {
             Value::Real(real) => ValueRef::Real(*real),
             Value::Text(text) => ValueRef::Text(text),
             Value::Blob(blob) => ValueRef::Blob(blob),
+        }
+    }
+
+    fn owned(value: ValueRef<'_>) -> Value {
+        match value {
+            ValueRef::Null => Value::Null,
+            ValueRef::Integer(integer) => Value::Integer(integer),
+            ValueRef::Real(real) => Value::Real(real),
+            ValueRef::Text(text) => Value::Text(text.to_vec()),
+            ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
         }
     }
 
@@ -308,7 +317,7 @@ mod tests {
 
     fn decode(batch: &EncodedBatch, columns: usize) -> Result<Vec<Vec<Value>>, Error> {
         let decoded = DecodedBatch::new(batch, columns)?;
-        let row = |row| (0..columns).map(|column| value_of(decoded.value(column, row))).collect();
+        let row = |row| (0..columns).map(|column| owned(decoded.value(column, row))).collect();
         Ok((0..decoded.rows()).map(row).collect())
     }
 
