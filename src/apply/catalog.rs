@@ -39,7 +39,7 @@ impl Received {
     /// Makes the schema here what the catalog says, as far as the rules allow, and keeps how far its tables are copied.
     ///
     /// # Errors
-    /// [`Error::NotAllowed`], [`Error::ReservedName`], [`Error::ColumnMissing`], `migrate`'s, or SQLite's.
+    /// [`Error::NotAllowed`], [`Error::ReservedName`], [`Error::KeyMissing`], `migrate`'s, or SQLite's.
     pub(super) fn migrate(
         &mut self,
         conn: &Connection,
@@ -53,8 +53,13 @@ impl Received {
         let before = self.columns_here(conn)?;
         let held: Vec<migrate::Held> =
             self.copies.iter().map(|(id, copy)| migrate::Held { id, name: copy.name.clone() }).collect();
-        let how =
-            migrate::Rules { mode: rules.mode, kinds: rules.kinds, selection: &rules.selection, adopt: rules.adopt };
+        let how = migrate::Rules {
+            mode: rules.mode,
+            kinds: rules.kinds,
+            selection: &rules.selection,
+            adopt: rules.adopt,
+            mirror: true,
+        };
         let version = sqlite::catalog::schema_version(conn)?;
         let done = migrate::apply_catalog(conn, peer, &catalog, &held, &how)?;
         let mut outcome =
@@ -98,10 +103,6 @@ impl Received {
         for table in tables {
             let estimate = defs.get(&table.id).map_or(0, |def| def.rows_estimate);
             let Some(mut copy) = old.remove(&table.id) else {
-                // The peer takes it for the table that it was before, whose progress stays with what is left here.
-                if defs.get(&table.id).is_some_and(|def| def.ancestors.iter().any(|id| before.contains_key(id))) {
-                    ask.push(table.id);
-                }
                 self.copies.put(table.id, Copy::pending(&table.name, estimate));
                 continue;
             };

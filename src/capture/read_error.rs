@@ -30,6 +30,17 @@ impl From<rusqlite::Error> for Error {
 }
 
 impl Error {
+    /// A short stable word for `status`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Sqlite(error) => error.word(),
+            Self::Codec(_) => "codec",
+            Self::Spool(error) if error.kind() == io::ErrorKind::StorageFull => "disk_full",
+            Self::Spool(_) => "spool",
+            Self::NotCaptured => "not_captured",
+        }
+    }
+
     /// What this failure asks of the caller. Exhaustive on purpose: a new variant must choose.
     pub fn fault(&self) -> Fault {
         match self {

@@ -21,7 +21,7 @@ pub async fn ddl(args: &Ddl) -> Result<Outcome> {
     for target in targets(&args.target)? {
         let here = sql.clone();
         owner_or_here(&target, Request::Ddl { sql: sql.clone() }, move |maintainer| {
-            Ok(reconciled_lines(&maintainer.ddl(&here)?))
+            Ok(reconciled_lines(&maintainer.run_ddl(&here)?))
         })
         .await?;
     }

@@ -66,10 +66,7 @@ impl Pair {
             ended = self.source.ended() => ended_early(ended),
             ended = self.replica.ended() => ended_early(ended),
             failed = refused_at_first_contact(&self.replica.board, args.once) => failed,
-            arrived = caught_up(&self.replica.board), if args.once => {
-                arrived;
-                Ok(Outcome::Done)
-            }
+            () = caught_up(&self.replica.board), if args.once => Ok(Outcome::Done),
         };
         progress.finish().await;
         if args.once && args.verify && matches!(outcome, Ok(Outcome::Done)) {
@@ -178,6 +175,7 @@ async fn reached(board: &Board, seq: i64) {
 fn ended_early(ended: Ended) -> Result<Outcome> {
     match ended {
         Ended::TornDown => Ok(Outcome::Done),
+        Ended::LogFull => bail!("the change log was full; start again, which begins a new one and copies by digest"),
         Ended::FileReplaced => bail!("a database file was replaced by another while it was replicated; start again"),
     }
 }

@@ -55,7 +55,7 @@ async fn keep_running(config: NodeConfig, stop: CancellationToken) -> Result<()>
         }
         match ended {
             None | Some(Ended::TornDown) => return Ok(()),
-            Some(Ended::FileReplaced) => {}
+            Some(Ended::FileReplaced | Ended::LogFull) => {}
         }
     }
 }

@@ -259,6 +259,16 @@ impl Difference {
         }
     }
 
+    /// Leaves only what differs there too; which columns come and go stays.
+    pub(super) fn keep_only(&mut self, other: &Self) {
+        self.changed.retain(|id| other.changed.contains(id));
+        self.tightened.retain(|id| other.tightened.contains(id));
+        self.loosened.retain(|id| other.loosened.contains(id));
+        self.rules_added.retain(|text| other.rules_added.contains(text));
+        self.rules_removed.retain(|text| other.rules_removed.contains(text));
+        self.key &= other.key;
+    }
+
     /// Whether there is none.
     pub(super) fn is_none(&self) -> bool {
         *self == Self::default()
@@ -267,8 +277,7 @@ impl Difference {
     /// Whether only columns come or go, so that ALTER TABLE may do.
     pub(super) fn is_columns_only(&self) -> bool {
         let Self { added, missing, inserted, .. } = self;
-        let columns =
-            Self { added: added.clone(), missing: missing.clone(), inserted: *inserted, ..Self::default() };
+        let columns = Self { added: added.clone(), missing: missing.clone(), inserted: *inserted, ..Self::default() };
         *self == columns && !inserted
     }
 }

@@ -42,7 +42,7 @@ async fn answer(parts: &Parts, request: Request) -> Response {
             .await
         }
         Request::Ddl { sql } => {
-            with_maintainer(parts, move |maintainer| Ok(reconciled_lines(&maintainer.ddl(&sql)?))).await
+            with_maintainer(parts, move |maintainer| Ok(reconciled_lines(&maintainer.run_ddl(&sql)?))).await
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn start(
     (stop, tasks): (&CancellationToken, &mut JoinSet<()>),
 ) -> Result<()> {
     let listener = link::bind(address).await?;
-    tracing::info!(address = listener.local_address(), "listening");
+    tracing::info!(address = %listener.local_address(), "listening");
     let (incoming, arrived) = mpsc::channel(GREETING_MAX);
     let serving = stop.clone();
     tasks.spawn(async move {

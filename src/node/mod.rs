@@ -50,6 +50,8 @@ impl Default for Surroundings {
 pub enum Ended {
     /// Its database file was replaced by another; start it again to open that one.
     FileReplaced,
+    /// Its change log was full; start it again to begin a new one.
+    LogFull,
     /// Its capture was removed by `teardown`; there is nothing left to do.
     TornDown,
 }

@@ -15,7 +15,7 @@ use super::Error;
 use crate::capture::source::{ChangeSource, ReadOutcome, ReadRequest, ReadWindow};
 use crate::capture::{self, CheckpointVerdict, LogState, Maintainer};
 use crate::link::{Spool, Spooled};
-use crate::model::{Checkpoint, NodeId, SchemaKinds, Selection};
+use crate::model::{Checkpoint, NodeId, Position, SchemaKinds, Selection};
 use crate::sqlite::Db;
 
 /// Windows kept for other links to share: as many as a link may have unacknowledged while another is a moment behind.
@@ -27,7 +27,6 @@ const SHARED_BYTES_MAX: u64 = 32 << 20;
 const SCHEMA_TRIES_MAX: u32 = 50;
 
 /// A window, ready to be sent to any link that asked for the same.
-#[derive(Debug)]
 pub struct SharedWindow {
     /// What it covers.
     pub read: ReadWindow,
@@ -220,9 +219,9 @@ impl<S: ChangeSource> Feed<S> {
     ///
     /// # Errors
     /// SQLite's.
-    pub async fn meet(&self, consumer: &str, peer: NodeId) -> Result<(), Error> {
+    pub async fn meet(&self, consumer: &str, peer: NodeId, from: Position) -> Result<(), Error> {
         let consumer = consumer.to_owned();
-        Ok(self.maintainer.call(move |maintainer| maintainer.meet_consumer(&consumer, peer)).await??)
+        Ok(self.maintainer.call(move |maintainer| maintainer.meet_peer(&consumer, peer, from)).await??)
     }
 
     /// A consumer has durably applied the log up to here.

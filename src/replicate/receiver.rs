@@ -23,7 +23,6 @@ use crate::telemetry::{LinkHandle, LinkState, TableReport, TableState};
 pub const WINDOWS_WAITING_MAX: usize = WINDOWS_IN_FLIGHT_MAX + 1;
 
 /// A window that has arrived whole.
-#[derive(Debug)]
 pub struct Arrived {
     begin: Begin,
     items: Spooled,

@@ -19,7 +19,9 @@ use crate::apply::{Applier, LinkRules};
 use crate::capture::CheckpointVerdict;
 use crate::capture::source::ChangeSource;
 use crate::codec::Compression;
-use crate::link::{Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, HeldTable, Hello, LogHello, PROTOCOL};
+use crate::link::{
+    self, Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, HeldTable, Hello, LogHello, PROTOCOL,
+};
 use crate::model::{Clock, Epoch, NodeId, Position, Trouble};
 use crate::sqlite::Db;
 use crate::telemetry::{Heard, LinkHandle, LinkState};
@@ -79,7 +81,7 @@ pub async fn read_hello(stream: &mut FrameStream) -> Result<Hello, Error> {
         Some(Frame::Hello(hello)) => Ok(hello),
         Some(Frame::Fault(trouble)) => Err(Error::Peer(trouble)),
         Some(_) => Err(Error::Protocol { what: "something else before Hello" }),
-        None => Err(Error::Link(crate::link::Error::Lost)),
+        None => Err(Error::Link(link::Error::Closed { peer: "the peer".to_owned() })),
     }
 }
 
@@ -109,27 +111,26 @@ impl<S: ChangeSource> End<S> {
         greeting: Option<Hello>,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let Connection { sink, mut stream, local, .. } = connection;
-        let outcome = self.greet_and_run(&sink, &mut stream, local, (greeting, stop)).await;
+        let mut connection = connection;
+        let outcome = self.greet_and_run(&mut connection, greeting, stop).await;
         if let Err(error) = &outcome
             && !matches!(error, Error::Peer(_) | Error::Link(_))
         {
-            let _ = sink.control(Frame::Fault(error.trouble()));
-            let farewell = async { while let Ok(Some(_)) = stream.next().await {} };
-            let _ = timeout(FAREWELL_WAIT, farewell).await;
+            let _ = connection.sink.control(Frame::Fault(error.trouble()));
         }
+        connection.finish(FAREWELL_WAIT).await;
         outcome
     }
 
     async fn greet_and_run(
         &self,
-        sink: &FrameSink,
-        stream: &mut FrameStream,
-        local: bool,
-        (greeting, stop): (Option<Hello>, &CancellationToken),
+        connection: &mut Connection,
+        greeting: Option<Hello>,
+        stop: &CancellationToken,
     ) -> Result<(), Error> {
+        let Connection { sink, stream, local, .. } = connection;
         let held = self.held().await?;
-        sink.data(Frame::Hello(self.hello(&held, local).await?)).await?;
+        sink.data(Frame::Hello(self.hello(&held, *local).await?)).await?;
         let theirs = match greeting {
             Some(hello) => hello,
             None => read_hello(stream).await?,
@@ -343,7 +344,7 @@ impl Halves {
             let held = theirs.held.as_ref().map_or(&[][..], |held| &held.tables);
             let compression = agree(end.settings.compression, &theirs.compressions);
             let shape = WindowShape { compression, kinds: theirs.kinds, ..end.settings.shape.clone() };
-            feed.meet(&end.settings.peer_name, theirs.node).await?;
+            feed.meet(&end.settings.peer_name, theirs.node, start.from).await?;
             let to = super::sender::Receiver { name: &end.settings.peer_name, start, held };
             let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
             let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
@@ -385,12 +386,7 @@ impl Halves {
         first
     }
 
-    async fn pump(
-        &mut self,
-        sink: &FrameSink,
-        stream: &mut FrameStream,
-        stop: &CancellationToken,
-    ) -> Result<(), Error> {
+    async fn pump(&mut self, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
         let mut heard = Instant::now();
         loop {
             tokio::select! {
@@ -403,7 +399,7 @@ impl Halves {
                     let silent = Error::Silent { what: "heartbeat", seconds: SILENCE_MAX.as_secs() };
                     match frame.map_err(|_| silent)?? {
                         Some(frame) => self.take(frame)?,
-                        None => return Err(Error::Link(crate::link::Error::Lost)),
+                        None => return Err(Error::Link(link::Error::Closed { peer: "the peer".to_owned() })),
                     }
                 }
             }
