@@ -4,7 +4,7 @@
 //! deleted at the source too, and comes in the same window. Where the user's triggers fire, REPLACE would skip the
 //! delete triggers of what it displaces; there a row is written by UPSERT, and what is in the way is deleted by name.
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, ffi};
+use rusqlite::{CachedStatement, Connection, ErrorCode, Statement, ffi};
 
 use super::Error;
 use super::error::shown;
@@ -74,7 +74,7 @@ impl Writer<'_> {
         for row in rows {
             let at = At { batch, offset, row };
             self.refuse_nulls(&at)?;
-            match bind(&mut statement, &target.written, &at).and_then(|()| statement.raw_execute()) {
+            match bind_row(&mut statement, target, &at).and_then(|()| statement.raw_execute()) {
                 Ok(_) => count += 1,
                 Err(error) if self.firing && is_unique_conflict(&error) => {
                     self.displace_and_insert(&mut statement, &at)?;
@@ -150,16 +150,14 @@ impl Writer<'_> {
                 .and_then(|()| delete.raw_execute())
                 .map_err(|error| self.refused(error, at))?;
         }
-        match bind(upsert, &self.target.written, at).and_then(|()| upsert.raw_execute()) {
+        match bind_row(upsert, self.target, at).and_then(|()| upsert.raw_execute()) {
             Ok(_) => return Ok(()),
             Err(error) if is_unique_conflict(&error) => {}
             Err(error) => return Err(self.refused(error, at)),
         }
         self.conn.execute_batch("PRAGMA recursive_triggers = ON")?;
         let replaced = self.conn.prepare(&self.target.replace).and_then(|mut replace| {
-            for (param, place) in self.target.written.iter().enumerate() {
-                replace.raw_bind_parameter(param + 1, Cell(at.value(*place)))?;
-            }
+            bind_row(&mut replace, self.target, at)?;
             replace.raw_execute()
         });
         self.conn.execute_batch("PRAGMA recursive_triggers = OFF")?;
@@ -193,7 +191,14 @@ impl At<'_> {
     }
 }
 
-fn bind(statement: &mut CachedStatement<'_>, places: &[usize], at: &At<'_>) -> rusqlite::Result<()> {
+fn bind_row(statement: &mut Statement<'_>, target: &Target, at: &At<'_>) -> rusqlite::Result<()> {
+    for place in 0..target.wire_len {
+        statement.raw_bind_parameter(place + 1, Cell(at.value(place)))?;
+    }
+    Ok(())
+}
+
+fn bind(statement: &mut Statement<'_>, places: &[usize], at: &At<'_>) -> rusqlite::Result<()> {
     for (param, place) in places.iter().enumerate() {
         statement.raw_bind_parameter(param + 1, Cell(at.value(*place)))?;
     }
@@ -203,4 +208,44 @@ fn bind(statement: &mut CachedStatement<'_>, places: &[usize], at: &At<'_>) -> r
 fn is_unique_conflict(error: &rusqlite::Error) -> bool {
     let unique = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY, ffi::SQLITE_CONSTRAINT_ROWID];
     error.sqlite_extended_error_code().is_some_and(|code| unique.contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{integers, started};
+
+    #[test]
+    fn user_triggers_see_every_row_go_that_another_displaces() {
+        let ddl =
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, w); CREATE UNIQUE INDEX tw ON t(abs(w)) WHERE w <> 0";
+        let (mut peer, mut replica) = started(ddl);
+        replica.rules.user_triggers = true;
+        replica.run(
+            "CREATE TABLE mirror(id, u, w);
+             CREATE TRIGGER ti AFTER INSERT ON t BEGIN INSERT INTO mirror VALUES (NEW.id, NEW.u, NEW.w); END;
+             CREATE TRIGGER td AFTER DELETE ON t BEGIN DELETE FROM mirror WHERE id = OLD.id; END;
+             CREATE TRIGGER tu AFTER UPDATE ON t BEGIN DELETE FROM mirror WHERE id = OLD.id;
+               INSERT INTO mirror VALUES (NEW.id, NEW.u, NEW.w); END",
+        );
+        let states = [
+            "INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', 3), (4, NULL, 0), (5, NULL, 0)",
+            "UPDATE t SET u = u || '.'; UPDATE t SET u = CASE id WHEN 1 THEN 'b.' WHEN 2 THEN 'a.' ELSE u || 'x' END WHERE 0",
+            "DELETE FROM t; INSERT INTO t VALUES (1, 'c.', -2), (2, 'a.', -3), (3, 'b.', 1), (4, 'd', 0)",
+        ];
+        for state in states {
+            peer.run(state);
+            let gone = peer.deletes("t", &[integers(&[5])]);
+            let items = if state.starts_with("DELETE") { vec![gone] } else { vec![] };
+            let items = items.into_iter().chain([peer.upserts("t", "1")]).collect();
+            replica.apply(peer.next(items)).expect("apply");
+            replica.assert_equal(&peer);
+            let differ = "SELECT count(*) FROM (SELECT * FROM mirror EXCEPT SELECT * FROM t)
+                UNION ALL SELECT count(*) FROM t UNION ALL SELECT count(*) FROM mirror";
+            let look = replica.look();
+            let mut counts = look.prepare(differ).expect("prepare");
+            let counts: Vec<i64> =
+                counts.query_map([], |row| row.get(0)).expect("query").collect::<Result<_, _>>().expect("count");
+            assert!(counts[0] == 0 && counts[1] == counts[2], "{state}: {counts:?}");
+        }
+    }
 }
