@@ -53,8 +53,7 @@ impl Applier {
         self.node
     }
 
-    /// What is held of a peer. `peer` is its id, where that is known already; a session begins with this, and forgets
-    /// what an earlier one said.
+    /// What is held of a peer. `peer` is its id, where that is known already; a session begins with this.
     ///
     /// # Errors
     /// [`Error::PeerChanged`], or SQLite's.

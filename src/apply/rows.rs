@@ -289,4 +289,22 @@ mod tests {
         let items = peer.catalog().into_iter().chain([peer.upserts("t", "1")]).collect();
         assert_eq!(replica.apply(peer.next(items)).expect("apply").upserts, 200);
     }
+
+    #[test]
+    fn a_row_that_is_in_the_way_is_deleted_and_the_other_updated() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE)");
+        replica.rules.user_triggers = true;
+        replica.run("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+        replica.run(
+            "CREATE TABLE seen(what);
+             CREATE TRIGGER ti AFTER INSERT ON t BEGIN INSERT INTO seen VALUES ('insert ' || NEW.id); END;
+             CREATE TRIGGER td AFTER DELETE ON t BEGIN INSERT INTO seen VALUES ('delete ' || OLD.id); END;
+             CREATE TRIGGER tu AFTER UPDATE ON t BEGIN INSERT INTO seen VALUES ('update ' || OLD.id); END",
+        );
+        peer.run("INSERT INTO t VALUES (1, 'b'), (2, 'c')");
+        replica.apply(peer.next(vec![peer.upserts("t", "1")])).expect("apply");
+        let seen = "SELECT group_concat(what) FROM seen";
+        let seen: String = replica.look().query_row(seen, [], |row| row.get(0)).expect("seen");
+        assert_eq!(seen, "delete 2,update 1,insert 2");
+    }
 }
