@@ -21,6 +21,12 @@ pub(super) struct Received {
     pub(super) schema_version: i64,
 }
 
+/// Whose catalog it is, and what of it is allowed.
+pub(super) struct Terms<'a> {
+    pub(super) peer: NodeId,
+    pub(super) rules: &'a LinkRules,
+}
+
 /// What a catalog changed.
 #[derive(Default)]
 pub(super) struct Outcome {
@@ -43,10 +49,10 @@ impl Received {
     pub(super) fn migrate(
         &mut self,
         conn: &Connection,
-        peer: NodeId,
-        rules: &LinkRules,
+        terms: &Terms<'_>,
         catalog: migrate::Catalog,
     ) -> Result<Outcome, Error> {
+        let Terms { peer, rules } = *terms;
         for table in &catalog.tables {
             check_name(table, rules)?;
         }
