@@ -105,10 +105,23 @@ pub(super) fn apply_range(writer: &Writer<'_>, range: &Range) -> Result<Written,
         written.deletes += writer.delete_key(key)?;
     }
     for (batch, equal) in batches.iter().zip(&found.equal) {
-        let differ = (0..batch.rows()).filter(|row| !equal[*row]);
-        written.upserts += writer.upsert(batch, 0, differ)?;
+        for rows in runs(equal) {
+            written.upserts += writer.upsert(batch, 0, rows)?;
+        }
     }
     Ok(written)
+}
+
+/// The rows side by side that are not here as they should be.
+fn runs(equal: &[bool]) -> Vec<std::ops::Range<usize>> {
+    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+    for row in (0..equal.len()).filter(|row| !equal[*row]) {
+        match runs.last_mut() {
+            Some(run) if run.end == row => run.end += 1,
+            _ => runs.push(row..row + 1),
+        }
+    }
+    runs
 }
 
 /// What a range's rows here are against what they should be.

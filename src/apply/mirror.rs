@@ -8,7 +8,7 @@ use std::iter::Peekable;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::catalog::Received;
+use super::catalog::{Received, Terms};
 use super::checkpoint::{self, Reached};
 use super::copy::{self, Covered};
 use super::protect::{ApplyFlag, Protection};
@@ -29,10 +29,10 @@ type Items<'a, 'b> = Peekable<&'a mut &'b mut dyn Iterator<Item = Result<WindowI
 /// Whatever stops the window; the caller rolls back, and throws `received` away.
 pub(super) fn apply(conn: &Connection, received: &mut Received, window: Window<'_>) -> Result<Applied, Error> {
     let Window { peer, peer_name, rules, from, lost_history, mut items, end } = window;
-    let frame = Frame { peer, peer_name, rules, end };
+    let frame = Frame { peer, peer_name, rules, from, lost_history, end };
     let mut items: Items<'_, '_> = (&mut items).peekable();
     let begins_session = matches!(items.peek(), Some(Ok(WindowItem::Catalog)));
-    let lost = check_order(conn, &frame, from, lost_history, begins_session)?;
+    let lost = check_order(conn, &frame, begins_session)?;
     // What migrates needs no triggers; below they are on if the link says so.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     let flag = ApplyFlag::raise(conn, rules.protect)?;
@@ -62,18 +62,15 @@ struct Frame<'a> {
     peer: crate::model::NodeId,
     peer_name: &'a str,
     rules: &'a super::LinkRules,
+    from: Position,
+    lost_history: bool,
     end: &'a crate::model::WindowEnd,
 }
 
 /// Refuses a window that does not begin at the checkpoint. Says whether every table is copied again: where the peer says
 /// that history is lost, or where there is none yet.
-fn check_order(
-    conn: &Connection,
-    frame: &Frame<'_>,
-    from: Position,
-    lost_history: bool,
-    begins_session: bool,
-) -> Result<bool, Error> {
+fn check_order(conn: &Connection, frame: &Frame<'_>, begins_session: bool) -> Result<bool, Error> {
+    let Frame { from, lost_history, .. } = *frame;
     let to = frame.end.to.position;
     if to.epoch != from.epoch || to.seq < from.seq {
         return Err(Error::Malformed("it ends before it begins"));
@@ -112,7 +109,7 @@ impl Work<'_> {
         };
         let Some(catalog) = catalog else { return Ok(()) };
         let Frame { peer, peer_name, rules, .. } = self.frame;
-        let outcome = self.received.migrate(self.conn, peer, rules, catalog)?;
+        let outcome = self.received.migrate(self.conn, &Terms { peer, rules }, catalog)?;
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         self.applied.migrated = outcome.migrated;
         self.applied.notes.extend(outcome.notes);
