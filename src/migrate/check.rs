@@ -30,7 +30,8 @@ pub fn check(def: &TableDef) -> Result<Wanted, Error> {
         let creation = Creation { kind: Kind::Index, name: &index.name, table: &def.name };
         scratch.create(&creation, &index.sql).map_err(|refusal| refused("index", &index.name, refusal))?;
     }
-    let schema = catalog::table(scratch.connection(), &def.name)?.expect("the authorizer let this table alone be created");
+    let schema =
+        catalog::table(scratch.connection(), &def.name)?.expect("the authorizer let this table alone be created");
     Ok(Wanted { schema, def: def.clone() })
 }
 

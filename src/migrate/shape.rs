@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use crate::sqlite::ddl::{self, ColumnDef, Constraint, ConstraintKind};
+use crate::sqlite::{ident, lexer};
 
 /// What tables and columns are about to be called: a comparison after a rename is made before it. Keys in upper case.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,13 @@ pub(super) struct ColumnShape {
     pub(super) has_default: bool,
     /// Whether it is computed.
     pub(super) generated: bool,
+}
+
+impl ColumnShape {
+    /// Its name as its definition spells it, quotes included.
+    pub(super) fn spelling(&self) -> String {
+        lexer::tokens(&self.text).first().map_or_else(|| ident(&self.name), |token| token.text.to_owned())
+    }
 }
 
 /// One UNIQUE, CHECK or foreign key.
@@ -259,6 +267,16 @@ impl Difference {
         }
     }
 
+    /// Leaves only what differs there too; which columns come and go stays.
+    pub(super) fn keep_only(&mut self, other: &Self) {
+        self.changed.retain(|id| other.changed.contains(id));
+        self.tightened.retain(|id| other.tightened.contains(id));
+        self.loosened.retain(|id| other.loosened.contains(id));
+        self.rules_added.retain(|text| other.rules_added.contains(text));
+        self.rules_removed.retain(|text| other.rules_removed.contains(text));
+        self.key &= other.key;
+    }
+
     /// Whether there is none.
     pub(super) fn is_none(&self) -> bool {
         *self == Self::default()
@@ -267,8 +285,7 @@ impl Difference {
     /// Whether only columns come or go, so that ALTER TABLE may do.
     pub(super) fn is_columns_only(&self) -> bool {
         let Self { added, missing, inserted, .. } = self;
-        let columns =
-            Self { added: added.clone(), missing: missing.clone(), inserted: *inserted, ..Self::default() };
+        let columns = Self { added: added.clone(), missing: missing.clone(), inserted: *inserted, ..Self::default() };
         *self == columns && !inserted
     }
 }

@@ -1,0 +1,261 @@
+//! Does what was planned, inside the caller's transaction.
+//!
+//! ALTER TABLE is tried where it may do, and its outcome compared with what is wanted; where SQLite refuses, or the
+//! outcome is another, the table is rebuilt. So a wrong guess of the plan costs time, never a wrong table.
+
+use std::collections::HashSet;
+
+use rusqlite::Connection;
+
+use super::aside::Aside;
+use super::error::about;
+use super::pair::Pairs;
+use super::plan::{Step, TablePlan, Work};
+use super::rebuild::{self, is_misfit};
+use super::said::Said;
+use super::shape::{Difference, Renames, Shape};
+use super::{Change, Error, Migrated, Mode, Rules, Wanted};
+use crate::model::{Fault, Index, TableSchema};
+use crate::sqlite::{catalog, ddl, ident};
+
+/// What the steps have in common.
+pub(super) struct Execution<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) rules: &'a Rules<'a>,
+    pub(super) said: &'a Said,
+    pub(super) aside: Aside,
+    /// What could not survive, what stays.
+    pub(super) notes: Vec<String>,
+    /// Indexes that wait for their table's copy, in lower case.
+    pub(super) deferred: HashSet<String>,
+}
+
+impl Execution<'_> {
+    /// Drops, renames, and makes every table what is wanted, with its indexes.
+    pub(super) fn tables(
+        &mut self,
+        wanted: &[Wanted],
+        pairs: &Pairs,
+        plans: &[TablePlan],
+    ) -> Result<Vec<Migrated>, Error> {
+        let renames = renames(wanted, plans);
+        if !pairs.drops.is_empty() || !renames.is_empty() || plans.iter().any(TablePlan::is_heavy) {
+            self.aside.take(self.conn)?;
+        }
+        for name in &pairs.drops {
+            self.conn.execute_batch(&format!("DROP TABLE main.{}", ident(name))).map_err(about(name))?;
+        }
+        self.rename(&renames)?;
+        for (one, plan) in wanted.iter().zip(plans) {
+            if plan.work != Work::Create {
+                self.drop_stale_indexes(one)?;
+            }
+        }
+        let mut migrated = Vec::with_capacity(wanted.len());
+        for (one, plan) in wanted.iter().zip(plans) {
+            let mut change = self.table(one, plan)?;
+            if self.make_indexes(one, change)? {
+                self.rebuild(one, plan)?;
+                change = Change::Rebuilt;
+            }
+            migrated.push((change, one, plan));
+        }
+        migrated.into_iter().map(|(change, one, plan)| self.outcome(change, one, plan)).collect()
+    }
+
+    fn outcome(&self, change: Change, one: &Wanted, plan: &TablePlan) -> Result<Migrated, Error> {
+        let local = self.local(one)?;
+        let is_renamed = plan.pair.from.as_ref().is_some_and(|from| !from.eq_ignore_ascii_case(&one.def.name));
+        let change = match change {
+            Change::Same | Change::Altered if is_renamed => Change::Renamed,
+            Change::Created | Change::Same | Change::Altered | Change::Renamed | Change::Rebuilt => change,
+        };
+        Ok(Migrated {
+            id: one.def.id,
+            previous: plan.pair.previous,
+            name: one.def.name.clone(),
+            schema: one.schema.clone(),
+            copy: plan.copy || change == Change::Rebuilt,
+            change,
+            local,
+        })
+    }
+
+    fn local(&self, one: &Wanted) -> Result<TableSchema, Error> {
+        Ok(catalog::table(self.conn, &one.def.name)?.expect("what is wanted was just made"))
+    }
+
+    /// Names may be swapped, so whoever stands in another's way steps aside first.
+    fn rename(&self, renames: &[(String, String)]) -> Result<(), Error> {
+        let is_taken = |to: &str| renames.iter().any(|(from, _)| from.eq_ignore_ascii_case(to));
+        let mut last = Vec::new();
+        for (place, (from, to)) in renames.iter().enumerate() {
+            if is_taken(to) {
+                let meanwhile = format!("__cdc_renamed_{place}");
+                self.rename_table(from, &meanwhile)?;
+                last.push((meanwhile, to));
+            } else {
+                last.push((from.clone(), to));
+            }
+        }
+        last.iter().try_for_each(|(from, to)| self.rename_table(from, to))
+    }
+
+    fn rename_table(&self, from: &str, to: &str) -> Result<(), Error> {
+        let sql = format!("ALTER TABLE main.{} RENAME TO {}", ident(from), ident(to));
+        self.conn.execute_batch(&sql).map_err(about(from))
+    }
+
+    fn table(&mut self, one: &Wanted, plan: &TablePlan) -> Result<Change, Error> {
+        match &plan.work {
+            Work::Keep => Ok(Change::Same),
+            Work::Create => self.create(one),
+            Work::Rebuild => self.rebuild(one, plan),
+            Work::Alter(steps) => {
+                if self.alter(one, plan, steps)? {
+                    return Ok(Change::Altered);
+                }
+                // Triggers of ours may name the column; whoever made them makes them anew.
+                if plan.is_heavy() {
+                    self.drop_our_triggers(&one.def.name)?;
+                    if self.alter(one, plan, steps)? {
+                        return Ok(Change::Altered);
+                    }
+                }
+                self.rebuild(one, plan)
+            }
+        }
+    }
+
+    fn create(&self, one: &Wanted) -> Result<Change, Error> {
+        let name = &one.def.name;
+        let taken = "SELECT 1 FROM main.sqlite_schema WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE";
+        if self.conn.prepare_cached(taken)?.exists([name])? {
+            return Err(Error::Occupied { table: name.clone() });
+        }
+        let unusable = |source| Error::Unusable { what: format!("table \"{name}\""), source };
+        self.conn.execute(&one.def.ddl, []).map_err(unusable)?;
+        Ok(Change::Created)
+    }
+
+    fn rebuild(&mut self, one: &Wanted, plan: &TablePlan) -> Result<Change, Error> {
+        self.aside.take(self.conn)?;
+        let task = rebuild::Task { conn: self.conn, wanted: one, rebuild: &plan.rebuild, said: self.said };
+        self.notes.extend(task.run()?);
+        Ok(Change::Rebuilt)
+    }
+
+    /// Whether the steps went through, and made of the table what is wanted.
+    fn alter(&self, one: &Wanted, plan: &TablePlan, steps: &[Step]) -> Result<bool, Error> {
+        self.attempt(|| {
+            let table = ident(&one.def.name);
+            for step in steps {
+                let what = match step {
+                    Step::Rename { from, to } => format!("RENAME COLUMN {} TO {to}", ident(from)),
+                    Step::Drop(column) => format!("DROP COLUMN {}", ident(column)),
+                    Step::Add(text) => format!("ADD COLUMN {text}"),
+                };
+                self.conn.execute(&format!("ALTER TABLE main.{table} {what}"), [])?;
+            }
+            Ok(self.is_as_wanted(one, plan)?)
+        })
+    }
+
+    fn is_as_wanted(&self, one: &Wanted, plan: &TablePlan) -> Result<bool, crate::sqlite::Error> {
+        let plain = Renames::default();
+        let Some(local) = catalog::table(self.conn, &one.def.name)? else { return Ok(false) };
+        let there = Shape::of(&one.def.ddl, &plain);
+        let left = Difference::between(&there, &Shape::of(&local.ddl, &plain), &plan.kept);
+        // In safe mode what is not to be changed was refused, or is what the operator wants.
+        Ok(self.rules.mode == Mode::Safe || left.is_none())
+    }
+
+    /// Runs `work` so that it leaves nothing behind where it fails or answers no.
+    fn attempt(&self, work: impl FnOnce() -> Result<bool, crate::sqlite::Error>) -> Result<bool, Error> {
+        self.conn.execute_batch("SAVEPOINT __cdc_attempt")?;
+        let done = work();
+        let undo = if matches!(done, Ok(true)) { "" } else { "ROLLBACK TO __cdc_attempt; " };
+        let ended = self.conn.execute_batch(&format!("{undo}RELEASE __cdc_attempt"));
+        match done {
+            Err(error) if error.fault() == Fault::Retry => return Err(error.into()),
+            Ok(_) | Err(_) => ended?,
+        }
+        Ok(matches!(done, Ok(true)))
+    }
+
+    fn drop_our_triggers(&self, table: &str) -> Result<(), Error> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE",
+        )?;
+        let names = statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+        for name in names {
+            self.conn.execute_batch(&format!("DROP TRIGGER main.{}", ident(&name)))?;
+        }
+        Ok(())
+    }
+
+    /// Indexes that the peer dropped or has otherwise by now. Those made here stay.
+    fn drop_stale_indexes(&self, one: &Wanted) -> Result<(), Error> {
+        let table = self.local(one)?;
+        for index in &table.indexes {
+            let Some(sql) = &index.sql else { continue };
+            let said = self.said.indexes.get(&index.name.to_ascii_lowercase());
+            let is_stale = match wanted_index(one, index) {
+                Some(wanted) if ddl::same_text(wanted.sql.as_deref().unwrap_or_default(), sql) => false,
+                // The peer's as before, and another here: changed here.
+                Some(wanted) => self.rules.mode == Mode::Forced || said != wanted.sql.as_ref(),
+                None => said.is_some(),
+            };
+            if is_stale {
+                self.conn.execute_batch(&format!("DROP INDEX main.{}", ident(&index.name)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the peer's indexes that are not here. Returns whether the table must be rebuilt, for its rows do not fit a
+    /// unique one.
+    fn make_indexes(&mut self, one: &Wanted, change: Change) -> Result<bool, Error> {
+        let local = self.local(one)?;
+        for index in &one.schema.indexes {
+            let Some(sql) = &index.sql else { continue };
+            let lower = index.name.to_ascii_lowercase();
+            let is_here = local.indexes.iter().any(|other| other.name.eq_ignore_ascii_case(&index.name));
+            if is_here || (!index.unique && !self.rules.kinds.indexes) {
+                continue;
+            }
+            let was_deferred = self.said.deferred.contains(&lower);
+            if !index.unique && (was_deferred || change == Change::Created) {
+                self.deferred.insert(lower);
+                continue;
+            }
+            // What the peer has as before, and is not here, was dropped here.
+            if self.rules.mode == Mode::Safe && self.said.indexes.get(&lower) == Some(sql) && change == Change::Same {
+                continue;
+            }
+            match self.conn.execute(sql, []) {
+                Ok(_) => {}
+                Err(error) if index.unique && is_misfit(&error) && self.rules.mode == Mode::Forced => return Ok(true),
+                Err(source) if index.unique => {
+                    return Err(Error::Unusable { what: format!("unique index \"{}\"", index.name), source });
+                }
+                Err(error) => self.notes.push(format!("index \"{}\" does not work here ({error})", index.name)),
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn wanted_index<'a>(one: &'a Wanted, index: &Index) -> Option<&'a Index> {
+    let created = one.schema.indexes.iter().filter(|other| other.sql.is_some());
+    created.into_iter().find(|other| other.name.eq_ignore_ascii_case(&index.name))
+}
+
+fn renames(wanted: &[Wanted], plans: &[TablePlan]) -> Vec<(String, String)> {
+    let mut renames = Vec::new();
+    for (one, plan) in wanted.iter().zip(plans) {
+        let from = plan.pair.from.clone().filter(|from| !from.eq_ignore_ascii_case(&one.def.name));
+        renames.extend(from.map(|from| (from, one.def.name.clone())));
+    }
+    renames
+}

@@ -1,0 +1,165 @@
+//! SQLite's own procedure for what ALTER TABLE cannot do: a new table, what fits of the rows, the old table dropped.
+//!
+//! The old table is renamed away and the new one made under its own name, so that its text is the peer's to the letter.
+//! Rows that no longer fit are left out; the copy that follows brings what the source has.
+
+use rusqlite::config::DbConfig;
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
+
+use super::error::about;
+use super::said::Said;
+use super::{Error, Wanted, plan};
+use crate::model::{Index, KeyShape, TableSchema};
+use crate::sqlite::{catalog, ident, quote, store};
+
+/// What the old table is called meanwhile.
+const OLD: &str = "__cdc_old";
+
+/// A table to be made anew.
+pub(super) struct Task<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) wanted: &'a Wanted,
+    pub(super) rebuild: &'a plan::Rebuild,
+    pub(super) said: &'a Said,
+}
+
+impl Task<'_> {
+    /// Makes the table anew; returns what could not survive it. Views and the user's triggers are aside by then.
+    pub(super) fn run(&self) -> Result<Vec<String>, Error> {
+        let name = &self.wanted.def.name;
+        let old = catalog::table(self.conn, name)?.expect("a table that is rebuilt is here");
+        let sequence = self.sequence(name)?;
+        self.clear(&old)?;
+        self.rename_away(name)?;
+        self.conn.execute_batch(&self.rebuild.ddl).map_err(about(name))?;
+        let mut lost = Vec::new();
+        for (index, theirs) in self.indexes(&old, true) {
+            // An index of the replica's own may not go with the new definition; the peer's must.
+            match self.conn.execute_batch(&index) {
+                Err(source) if theirs => return Err(about(name)(source)),
+                Err(source) => lost.push(format!("an index on \"{name}\" could not survive ({source})")),
+                Ok(()) => {}
+            }
+        }
+        self.copy_rows(name, &old)?;
+        self.conn.execute_batch(&format!("DROP TABLE main.{OLD}")).map_err(about(name))?;
+        self.restore_sequence(name, sequence)?;
+        for (index, _) in self.indexes(&old, false) {
+            if let Err(source) = self.conn.execute_batch(&index) {
+                lost.push(format!("an index on \"{name}\" could not survive ({source})"));
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Indexes and triggers keep their names when their table is renamed, and would be in the way.
+    fn clear(&self, old: &TableSchema) -> Result<(), Error> {
+        let mut triggers = self.conn.prepare_cached(
+            "SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE",
+        )?;
+        let names = triggers.query_map([&old.name], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+        for trigger in names {
+            self.conn.execute_batch(&format!("DROP TRIGGER main.{}", ident(&trigger)))?;
+        }
+        for index in old.indexes.iter().filter(|index| index.sql.is_some()) {
+            self.conn.execute_batch(&format!("DROP INDEX main.{}", ident(&index.name)))?;
+        }
+        Ok(())
+    }
+
+    fn rename_away(&self, name: &str) -> Result<(), Error> {
+        const LEGACY: DbConfig = DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE;
+        // Otherwise what refers to the table would follow it to its other name.
+        let before = self.conn.db_config(LEGACY)?;
+        self.conn.set_db_config(LEGACY, true)?;
+        let done = self.conn.execute_batch(&format!("ALTER TABLE main.{} RENAME TO {OLD}", ident(name)));
+        self.conn.set_db_config(LEGACY, before)?;
+        done.map_err(about(name))
+    }
+
+    /// The CREATE INDEXes to run: the peer's in its words where the table had one of that name (unique ones in any
+    /// case), and those that were made here. Each with whether it is the peer's.
+    fn indexes(&self, old: &TableSchema, unique: bool) -> Vec<(String, bool)> {
+        let is = |index: &Index, name: &str| index.name.eq_ignore_ascii_case(name);
+        let mut found = Vec::new();
+        for index in self.wanted.schema.indexes.iter().filter(|index| index.unique == unique) {
+            let had = unique || old.indexes.iter().any(|other| is(other, &index.name));
+            found.extend(index.sql.clone().filter(|_| had).map(|sql| (sql, true)));
+        }
+        for index in old.indexes.iter().filter(|index| index.unique == unique) {
+            let theirs = self.said.indexes.contains_key(&index.name.to_ascii_lowercase())
+                || self.wanted.schema.indexes.iter().any(|other| is(other, &index.name));
+            found.extend(index.sql.clone().filter(|_| !theirs).map(|sql| (sql, false)));
+        }
+        found
+    }
+
+    fn copy_rows(&self, name: &str, old: &TableSchema) -> Result<(), Error> {
+        let new = catalog::table(self.conn, name)?.expect("it was just made");
+        let (mut into, mut from): (Vec<&str>, Vec<&str>) =
+            self.rebuild.columns.iter().map(|(new, old)| (new.as_str(), old.as_str())).unzip();
+        if let (KeyShape::Rowid { name: new }, KeyShape::Rowid { name: old }) = (&new.key, &old.key) {
+            into.insert(0, new);
+            from.insert(0, old);
+        }
+        if into.is_empty() {
+            return Ok(());
+        }
+        let into = format!("INSERT OR REPLACE INTO main.{}({})", ident(name), quote::idents(into));
+        let read = format!("SELECT {} FROM main.{OLD}", quote::idents(from.iter().copied()));
+        match self.conn.execute(&format!("{into} {read}"), []) {
+            Ok(_) => Ok(()),
+            Err(error) if is_misfit(&error) => self.copy_one_by_one(&into, &read, from.len()).map_err(about(name)),
+            Err(error) => Err(about(name)(error)),
+        }
+    }
+
+    /// Leaves out the rows that do not fit.
+    fn copy_one_by_one(&self, into: &str, read: &str, columns: usize) -> rusqlite::Result<()> {
+        let places = vec!["?"; columns].join(", ");
+        let mut insert = self.conn.prepare(&format!("{into} VALUES ({places})"))?;
+        let mut select = self.conn.prepare(read)?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            for column in 0..columns {
+                insert.raw_bind_parameter(column + 1, ToSqlOutput::Borrowed(row.get_ref(column)?))?;
+            }
+            match insert.raw_execute() {
+                Ok(_) => {}
+                Err(error) if is_misfit(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn sequence(&self, name: &str) -> Result<Option<i64>, Error> {
+        if !store::table_exists(self.conn, "sqlite_sequence")? {
+            return Ok(None);
+        }
+        let sql = "SELECT seq FROM main.sqlite_sequence WHERE name = ?1 COLLATE NOCASE";
+        Ok(self.conn.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?)
+    }
+
+    /// AUTOINCREMENT goes on where it was, whatever rows were left out.
+    fn restore_sequence(&self, name: &str, value: Option<i64>) -> Result<(), Error> {
+        let counts = crate::sqlite::lexer::tokens(&self.rebuild.ddl).iter().any(|token| token.is("AUTOINCREMENT"));
+        let Some(value) = value.filter(|_| counts) else { return Ok(()) };
+        let sql = "UPDATE main.sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1 COLLATE NOCASE";
+        if self.conn.prepare_cached(sql)?.execute((name, value))? == 0 {
+            let sql = "INSERT INTO main.sqlite_sequence(name, seq) VALUES (?1, ?2)";
+            self.conn.prepare_cached(sql)?.execute((name, value))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a row, or an index on them, is refused for what the rows are; anything else is a failure.
+pub(super) fn is_misfit(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        // The last one is an expression that fails on a row's values.
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::Unknown)
+    )
+}
