@@ -151,7 +151,7 @@ impl Execution<'_> {
             let table = ident(&one.def.name);
             for step in steps {
                 let what = match step {
-                    Step::Rename { from, to } => format!("RENAME COLUMN {} TO {}", ident(from), ident(to)),
+                    Step::Rename { from, to } => format!("RENAME COLUMN {} TO {to}", ident(from)),
                     Step::Drop(column) => format!("DROP COLUMN {}", ident(column)),
                     Step::Add(text) => format!("ADD COLUMN {text}"),
                 };

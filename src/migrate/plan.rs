@@ -29,7 +29,7 @@ pub(super) enum Step {
     Rename {
         /// The name here.
         from: String,
-        /// The name there.
+        /// The name there, in the peer's spelling, quotes included: its text ends as the peer's.
         to: String,
     },
     /// DROP COLUMN.
@@ -222,7 +222,7 @@ impl<'a> Planner<'a> {
         if difference.missing.is_empty() {
             return None;
         }
-        let mut columns = HashMap::new();
+        let (mut columns, mut spelled) = (HashMap::new(), Vec::new());
         let mine = self.here.columns.iter().filter(|column| !kept.contains(&column.id));
         for (place, column) in mine.enumerate().filter(|(_, column)| difference.missing.contains(&column.id)) {
             let other = self.there.columns.get(place)?;
@@ -231,6 +231,7 @@ impl<'a> Planner<'a> {
                 return None;
             }
             columns.insert(column.id.clone(), other.name.clone());
+            spelled.push(Step::Rename { from: column.name.clone(), to: other.spelling() });
         }
         let renames = Renames { tables: self.renames.tables.clone(), columns };
         let here = Shape::of(&self.local.schema.ddl, &renames);
@@ -238,8 +239,7 @@ impl<'a> Planner<'a> {
         if !rest.is_columns_only() || !rest.missing.is_empty() {
             return None;
         }
-        let renamed = renames.columns.iter().map(|(from, to)| Step::Rename { from: from.clone(), to: to.clone() });
-        let steps = renamed.chain(self.additions(&rest.added)).collect();
+        let steps = spelled.into_iter().chain(self.additions(&rest.added)).collect();
         (self.renames, self.here) = (renames, here);
         Some(steps)
     }

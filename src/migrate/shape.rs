@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use crate::sqlite::ddl::{self, ColumnDef, Constraint, ConstraintKind};
+use crate::sqlite::{ident, lexer};
 
 /// What tables and columns are about to be called: a comparison after a rename is made before it. Keys in upper case.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,13 @@ pub(super) struct ColumnShape {
     pub(super) has_default: bool,
     /// Whether it is computed.
     pub(super) generated: bool,
+}
+
+impl ColumnShape {
+    /// Its name as its definition spells it, quotes included.
+    pub(super) fn spelling(&self) -> String {
+        lexer::tokens(&self.text).first().map_or_else(|| ident(&self.name), |token| token.text.to_owned())
+    }
 }
 
 /// One UNIQUE, CHECK or foreign key.

@@ -130,6 +130,9 @@ impl Scratch {
         if !begins_as(what.kind, what.name, sql) {
             return Err(Refusal::Denied("be another statement than the one it is said to be".to_owned()));
         }
+        if let Some(call) = loads_code(sql) {
+            return Err(Refusal::Denied(format!("call {call}()")));
+        }
         let (name, table) = (what.name.to_ascii_lowercase(), what.table.to_ascii_lowercase());
         self.under(Permit::Create { kind: what.kind, name, table }, |connection| {
             connection.execute(sql, []).map(|_| ())
@@ -241,6 +244,16 @@ fn harmless(function: &str) -> bool {
     const REACH_OUT: [&str; 7] =
         ["load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "eval", "sqlite_dbpage"];
     !REACH_OUT.iter().any(|name| function.eq_ignore_ascii_case(name))
+}
+
+/// SQLite refuses this one in schemas that are not trusted, before it asks anybody; an application may trust its own.
+fn loads_code(sql: &str) -> Option<&'static str> {
+    const LOADS: &str = "load_extension";
+    let tokens = super::lexer::tokens(sql);
+    let calls = |pair: &[super::lexer::Token<'_>]| {
+        pair[1].is_symbol("(") && pair[0].name().is_some_and(|name| name.eq_ignore_ascii_case(LOADS))
+    };
+    tokens.windows(2).any(calls).then_some(LOADS)
 }
 
 fn has_prefix(name: &str, prefix: &str) -> bool {
