@@ -41,7 +41,7 @@ pub fn statements_seen(before: &[ObjectNote], after: &[ObjectNote]) -> i64 {
     for (name, table) in &old.tables {
         let new_name = renamed.get(name).unwrap_or(name);
         let Some(now) = new.tables.get(new_name) else { continue };
-        let parts = Parts::compare(old.parts(name), new.parts(new_name));
+        let parts = Parts::compare(&old, &new, (name, new_name));
         let appended = appended_columns(&table.sql, &now.sql, &[]);
         let is_view = name.starts_with(VIEW);
         let differs = table.sql != now.sql;
@@ -52,7 +52,7 @@ pub fn statements_seen(before: &[ObjectNote], after: &[ObjectNote]) -> i64 {
         }
         let rewritten = differs && !renamed.contains_key(name) && appended.is_none();
         rewritten_any |= rewritten || renamed.contains_key(name);
-        rewritten_alone |= rewritten && parts.lost() == 0;
+        rewritten_alone |= rewritten && parts.gone == 0;
         // The cheapest way to append columns that keeps every trigger and index is to append them.
         let appended = appended.map_or(0, |columns| columns.min(REBUILD + parts.kept));
         let rename = i64::from(renamed.contains_key(name));
@@ -61,10 +61,10 @@ pub fn statements_seen(before: &[ObjectNote], after: &[ObjectNote]) -> i64 {
     }
     for parts in new.tables.keys().filter(|name| !old.tables.contains_key(*name)) {
         if !renamed.values().any(|renamed| renamed == parts) {
-            count += i64::try_from(new.parts(parts).len()).unwrap_or(i64::MAX);
+            count += Parts::compare(&old, &new, ("", parts)).new;
         }
     }
-    let views = Parts::compare(&old.views, &new.views);
+    let views = Parts::count(&old.views, &new.views, |_| false);
     // A rename of a table or column rewrites, in one statement, whatever mentions it.
     let rewrites = rewritten_any;
     count += views.gone + views.new + if rewrites { 0 } else { views.changed * REBUILD };
@@ -77,19 +77,30 @@ type Named<'a> = BTreeMap<String, &'a ObjectNote>;
 struct Schema<'a> {
     tables: Named<'a>,
     views: Named<'a>,
+    /// Indexes and triggers, by table.
     parts: BTreeMap<String, Named<'a>>,
+    all_parts: BTreeSet<String>,
     none: Named<'a>,
 }
 
 impl<'a> Schema<'a> {
     fn of(objects: &'a [ObjectNote]) -> Self {
-        let mut schema = Self { tables: Named::new(), views: Named::new(), parts: BTreeMap::new(), none: Named::new() };
+        let mut schema = Self {
+            tables: Named::new(),
+            views: Named::new(),
+            parts: BTreeMap::new(),
+            all_parts: BTreeSet::new(),
+            none: Named::new(),
+        };
         for object in objects {
             let (name, table) = (object.name.to_ascii_lowercase(), object.table.to_ascii_lowercase());
             match object.kind.as_str() {
                 "table" => drop(schema.tables.insert(name, object)),
                 "view" => drop(schema.views.insert(name, object)),
-                kind => drop(schema.parts.entry(table).or_default().insert(format!("{kind} {name}"), object)),
+                kind => {
+                    schema.all_parts.insert(format!("{kind} {name}"));
+                    schema.parts.entry(table).or_default().insert(format!("{kind} {name}"), object);
+                }
             }
         }
         // What stands on a view (INSTEAD OF triggers) is counted as if the view were a table that never changes.
@@ -116,21 +127,25 @@ struct Parts {
 }
 
 impl Parts {
-    fn compare(old: &Named<'_>, new: &Named<'_>) -> Self {
+    /// Of a table under its old and its new name. What stands on another table now, or stood there, was moved by a
+    /// rename and needed no statement of its own.
+    fn compare(old: &Schema<'_>, new: &Schema<'_>, (old_name, new_name): (&str, &str)) -> Self {
+        let elsewhere = |part: &str| old.all_parts.contains(part) && new.all_parts.contains(part);
+        Self::count(old.parts(old_name), new.parts(new_name), elsewhere)
+    }
+
+    fn count(old: &Named<'_>, new: &Named<'_>, elsewhere: impl Fn(&str) -> bool) -> Self {
         let mut parts = Self { gone: 0, new: 0, changed: 0, kept: 0 };
         for (name, object) in old {
             match new.get(name) {
-                None => parts.gone += 1,
+                None => parts.gone += i64::from(!elsewhere(name)),
                 Some(now) if now.sql == object.sql => parts.kept += 1,
                 Some(_) => parts.changed += 1,
             }
         }
-        parts.new = i64::try_from(new.keys().filter(|name| !old.contains_key(*name)).count()).unwrap_or(i64::MAX);
+        let is_new = |name: &&String| !old.contains_key(*name) && !elsewhere(name);
+        parts.new = i64::try_from(new.keys().filter(is_new).count()).unwrap_or(i64::MAX);
         parts
-    }
-
-    fn lost(&self) -> i64 {
-        self.gone + self.changed
     }
 
     /// Objects of the same name and another text: dropped and made again, unless a rename rewrote them.
@@ -195,10 +210,14 @@ pub fn appended_columns(before: &str, after: &str, names: &[String]) -> Option<i
     if now.len() <= was.len() {
         return None;
     }
-    let same = was.iter().zip(&now).take_while(|(a, b)| a == b).count();
-    let rest = was.len() - same;
-    let piece = &now[same..now.len() - rest];
-    if was[same..] != now[now.len() - rest..] || piece.first().map(String::as_str) != Some(",") {
+    let mut same = was.iter().zip(&now).take_while(|(a, b)| a == b).count();
+    let length = now.len() - was.len();
+    // Before a table constraint the piece may seem to begin behind its comma: the comma before the constraint is alike.
+    while same > 0 && now.get(same).is_none_or(|token| token != ",") && was[same - 1] == now[same + length - 1] {
+        same -= 1;
+    }
+    let piece = &now[same..same + length];
+    if was[same..] != now[same + length..] || piece.first().map(String::as_str) != Some(",") {
         return None;
     }
     let (mut depth, mut columns) = (0_i64, 0);
@@ -236,7 +255,8 @@ mod tests {
             (version, situation::objects(&connection).expect("objects"))
         };
         let before = look();
-        connection.execute_batch(script).expect(script);
+        // A statement that fails ends the script; what ran before it counts.
+        let _ = connection.execute_batch(script);
         let after = look();
         (after.0 - before.0, statements_seen(&before.1, &after.1))
     }
@@ -309,15 +329,14 @@ mod tests {
             "CREATE TABLE IF NOT EXISTS t2 AS SELECT * FROM w; DROP TABLE w; ALTER TABLE t2 RENAME TO w;",
             "DROP TRIGGER IF EXISTS tr;",
             "ALTER TABLE w ADD COLUMN extra;",
+            "ALTER TABLE t RENAME TO moved; CREATE TABLE t(p, q);",
+            "ALTER TABLE u RENAME TO moved_u; ALTER TABLE moved_u ADD COLUMN r;",
         ];
         for first in pieces {
             for second in pieces {
                 for third in pieces {
                     let script = format!("PRAGMA legacy_alter_table = ON; {first} {second}");
                     let script = if first == third || second == third { script } else { format!("{script} {third}") };
-                    if script.matches("ADD COLUMN extra").count() > 1 {
-                        continue;
-                    }
                     let (moved, seen) = moved_and_seen(&script);
                     assert!(moved >= seen, "{script}: moved {moved}, explained {seen}");
                 }

@@ -208,14 +208,12 @@ pub(super) fn normal(sql: &str, names: &[String]) -> Vec<String> {
         let name = token.name().unwrap_or_default().to_ascii_lowercase();
         match token.kind {
             TokenKind::Word | TokenKind::Quoted => name,
-            // In double quotes it may be a string, whose case counts.
             TokenKind::DoubleQuoted if names.iter().any(|known| known.eq_ignore_ascii_case(&name)) => name,
-            TokenKind::DoubleQuoted
-            | TokenKind::String
-            | TokenKind::Blob
-            | TokenKind::Number
-            | TokenKind::Parameter
-            | TokenKind::Symbol => token.text.to_owned(),
+            // In double quotes, what is no name is a string, whose case counts; a rename rewrites it to single quotes.
+            TokenKind::DoubleQuoted => literal(&token.name().unwrap_or_default()),
+            TokenKind::String | TokenKind::Blob | TokenKind::Number | TokenKind::Parameter | TokenKind::Symbol => {
+                token.text.to_owned()
+            }
         }
     };
     tokens(sql).iter().map(plain).collect()
