@@ -13,6 +13,7 @@ mod docker;
 mod drift;
 mod link_faults;
 mod orm;
+mod promises;
 mod property;
 mod replication;
 mod scripts;

@@ -77,7 +77,14 @@ fn command(place: &Place, line: &str) -> String {
 
 fn sync(place: &Place, mode: &str) -> String {
     let (source, replica) = (place.source(), place.replica());
-    let args = ["replicate".as_ref(), source.as_os_str(), replica.as_os_str(), "--once".as_ref(), "--migrate-mode".as_ref(), mode.as_ref()];
+    let args = [
+        "replicate".as_ref(),
+        source.as_os_str(),
+        replica.as_os_str(),
+        "--once".as_ref(),
+        "--migrate-mode".as_ref(),
+        mode.as_ref(),
+    ];
     let output = twinlite(&args);
     if output.status.success() {
         let differences = Oracle { sequences: false, ..Oracle::default() }.differences(&source, &replica);
