@@ -232,19 +232,22 @@ mod tests {
     fn whoever_looks_does_not_keep_an_owner_away() {
         let folder = tempfile::tempdir().expect("folder");
         let database = folder.path().join("app.db");
-        let done = std::sync::atomic::AtomicBool::new(false);
+        // A crash left the file, and somebody looks into it, as `find_owner` does for a moment.
+        let path = beside(&database, "-twinlite.lock");
+        let looker = File::create(&path).expect("lock file");
+        looker.try_lock_shared().expect("nobody owns it");
+        let (begins, began) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(std::sync::atomic::Ordering::SeqCst) {
-                    find_owner(&database).expect("readable");
-                }
+            let acquiring = scope.spawn(|| {
+                begins.send(()).expect("the test waits");
+                Owner::acquire(&database).map(drop)
             });
-            for _ in 0..200 {
-                // A crash leaves the file, and so the lookers something to lock.
-                std::fs::write(beside(&database, "-twinlite.lock"), "{}").expect("lock file");
-                Owner::acquire(&database).expect("nobody owns it");
+            began.recv().expect("the thread begins");
+            for _ in 0..100 {
+                std::thread::yield_now();
             }
-            done.store(true, std::sync::atomic::Ordering::SeqCst);
+            drop(looker);
+            acquiring.join().expect("no panic").expect("a looker is no owner");
         });
     }
 

@@ -4,9 +4,16 @@
 //! found something. A failure is one line, `what: where: why`; a configuration's faults are a line each.
 
 pub mod args;
+mod ddl;
 pub mod output;
+mod progress;
+mod replicate;
+mod run;
 pub mod sample;
+mod setup;
+mod signal;
 pub mod status;
+mod target;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,20 +70,16 @@ fn execute(cli: Cli) -> anyhow::Result<Outcome> {
 
 async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
-        Command::Replicate(_) => not_wired("replicate"),
-        Command::Run(_) => not_wired("run"),
-        Command::Plan(_) => not_wired("plan"),
-        Command::Setup(_) => not_wired("setup"),
-        Command::Teardown(_) => not_wired("teardown"),
-        Command::Ddl(_) => not_wired("ddl"),
-        Command::Resync(_) => not_wired("resync"),
+        Command::Replicate(args) => replicate::run(&args).await,
+        Command::Run(args) => run::run(&args).await,
+        Command::Plan(args) => setup::plan(&args),
+        Command::Setup(args) => setup::setup(&args).await,
+        Command::Teardown(args) => setup::teardown(&args).await,
+        Command::Ddl(args) => ddl::ddl(&args).await,
+        Command::Resync(args) => ddl::resync(&args).await,
         Command::Sample(args) => sample::run(&args),
         Command::Status(args) => status::run(&args, cli.output).await,
     }
-}
-
-fn not_wired(command: &str) -> anyhow::Result<Outcome> {
-    anyhow::bail!("twinlite {command}: not built yet")
 }
 
 /// The chain of causes as one line; a cause that repeats what is before it is left out.

@@ -283,7 +283,6 @@ mod tests {
     use super::*;
     use crate::codec::{BatchBuilder, Compression};
     use crate::model::Value;
-    use crate::sqlite::value_of;
 
     const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
 
@@ -294,6 +293,16 @@ mod tests {
             Value::Real(real) => ValueRef::Real(*real),
             Value::Text(text) => ValueRef::Text(text),
             Value::Blob(blob) => ValueRef::Blob(blob),
+        }
+    }
+
+    fn owned(value: ValueRef<'_>) -> Value {
+        match value {
+            ValueRef::Null => Value::Null,
+            ValueRef::Integer(integer) => Value::Integer(integer),
+            ValueRef::Real(real) => Value::Real(real),
+            ValueRef::Text(text) => Value::Text(text.to_vec()),
+            ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
         }
     }
 
@@ -308,7 +317,7 @@ mod tests {
 
     fn decode(batch: &EncodedBatch, columns: usize) -> Result<Vec<Vec<Value>>, Error> {
         let decoded = DecodedBatch::new(batch, columns)?;
-        let row = |row| (0..columns).map(|column| value_of(decoded.value(column, row))).collect();
+        let row = |row| (0..columns).map(|column| owned(decoded.value(column, row))).collect();
         Ok((0..decoded.rows()).map(row).collect())
     }
 
@@ -390,6 +399,23 @@ mod tests {
         for length in 0..batch.data.len() {
             let _ = decode(&EncodedBatch { data: batch.data.slice(..length), ..batch.clone() }, 1);
         }
+    }
+
+    #[test]
+    fn a_buffer_that_starts_at_an_odd_place_is_malformed() {
+        // The places of a mixed column, which Arrow's reader would look at where they lie.
+        let batch = encode(&column_of(&extremes()), 1, Compression::None);
+        let header = usize::from(u16::from_le_bytes([batch.data[0], batch.data[1]]));
+        let moved = |at: usize| {
+            let mut data = batch.data.to_vec();
+            data[at] ^= 1;
+            EncodedBatch { data: data.into(), ..batch.clone() }
+        };
+        let refused = (4..4 + header).filter(|at| match DecodedBatch::new(&moved(*at), 1) {
+            Err(Error::Malformed(why)) => why.contains("aligned"),
+            Ok(_) | Err(_) => false,
+        });
+        assert!(refused.count() > 0);
     }
 
     fn any_value() -> impl Strategy<Value = Value> {

@@ -76,7 +76,11 @@ async fn greet(mut connection: Connection, waiting: Arc<Waiting>, our_name: Stri
     let hello = match read_hello(&mut connection.stream).await {
         Ok(hello) => hello,
         Err(error) => {
-            tracing::warn!(peer = connection.peer, error = &error as &dyn std::error::Error, "no Hello from a connection");
+            tracing::warn!(
+                peer = connection.peer,
+                error = &error as &dyn std::error::Error,
+                "no Hello from a connection"
+            );
             return;
         }
     };

@@ -130,6 +130,11 @@ impl Node {
         Ok(Self { board, installed: opened.installed, parts, tasks, grace: config.grace, _owner: owner })
     }
 
+    /// Why it should end by itself, if it should.
+    pub fn ended_because(&self) -> Option<Ended> {
+        self.parts.ended.why.get().copied()
+    }
+
     /// Waits until the node should end by itself.
     pub async fn ended(&self) -> Ended {
         loop {
@@ -152,7 +157,8 @@ impl Node {
     /// SQLite's, or nothing is captured.
     pub async fn captured(&self) -> Result<Vec<String>> {
         let feed = self.feed().context("nothing is captured here")?;
-        let generations = feed.maintainer().call(|maintainer| crate::capture::tables(maintainer.connection())).await??;
+        let generations =
+            feed.maintainer().call(|maintainer| crate::capture::tables(maintainer.connection())).await??;
         Ok(generations.into_iter().map(|generation| generation.schema_name).collect())
     }
 
@@ -184,7 +190,9 @@ async fn start_links(parts: &Parts, opened: &Opened, tasks: &mut JoinSet<()>) ->
     let mut waiting = listener::Waiting::new();
     for link in &parts.config.links {
         let meeting = match &link.peer {
-            Some(peer) => Meeting::Dial(peer.parse::<Address>().with_context(|| format!("link \"{}\": peer", link.name))?),
+            Some(peer) => {
+                Meeting::Dial(peer.parse::<Address>().with_context(|| format!("link \"{}\": peer", link.name))?)
+            }
             None => Meeting::Await(listener::expect(&mut waiting, &link.name)),
         };
         let runner = Runner { end: end(parts, opened, link), meeting, stop: parts.stop.clone() };
@@ -198,7 +206,8 @@ async fn start_links(parts: &Parts, opened: &Opened, tasks: &mut JoinSet<()>) ->
 }
 
 fn end(parts: &Parts, opened: &Opened, link: &LinkConfig) -> End<LogReader> {
-    let status = |wanted: bool, direction| wanted.then(|| parts.board.link(&link.name, direction, link.peer.as_deref()));
+    let status =
+        |wanted: bool, direction| wanted.then(|| parts.board.link(&link.name, direction, link.peer.as_deref()));
     let (sends, receives) = (link.directions.sends(), link.directions.receives());
     End {
         settings: open::link_settings(&parts.config, link, opened.id),

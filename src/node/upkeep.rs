@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Ended, Parts};
+use crate::capture::PruneRequest;
 use crate::capture::reader::LogReader;
 use crate::capture::wake::Wake;
-use crate::capture::PruneRequest;
 use crate::replicate::feed::Feed;
 
 /// How often the log is looked at. A prune needs a second of quiet, so this is also how quiet is told.

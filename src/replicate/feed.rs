@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::Error;
 use crate::capture::source::{ChangeSource, ReadOutcome, ReadRequest, ReadWindow};
 use crate::capture::{self, CheckpointVerdict, LogState, Maintainer};
-use crate::link::{SpoolWriter, Spooled};
+use crate::link::{Spool, Spooled};
 use crate::model::{Checkpoint, NodeId, SchemaKinds, Selection};
 use crate::sqlite::Db;
 
@@ -75,7 +75,7 @@ impl<S: ChangeSource> Shelf<S> {
         if let Some((_, window)) = key.as_ref().and_then(|key| self.shared.iter().find(|(have, _)| have == key)) {
             return Ok(Shelved::Window(Arc::clone(window)));
         }
-        let mut spool = SpoolWriter::new(&self.spool_dir);
+        let mut spool = Spool::new(&self.spool_dir);
         let outcome = self.source.read(request, &mut |item| spool.push(item))?;
         let read = match outcome {
             ReadOutcome::SchemaChanged => return Ok(Shelved::SchemaChanged),
@@ -83,7 +83,7 @@ impl<S: ChangeSource> Shelf<S> {
             ReadOutcome::Window(read) => read,
         };
         self.reads.fetch_add(1, Ordering::Relaxed);
-        let window = Arc::new(SharedWindow { read, spooled: spool.finish().map_err(Error::Spool)? });
+        let window = Arc::new(SharedWindow { read, spooled: spool.finish() });
         if let Some(key) = key.filter(|key| key.catalog == window.read.catalog) {
             self.keep(key, &window);
         }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::sender::WINDOWS_IN_FLIGHT_MAX;
 use crate::apply::{Applied, Applier, HeldTable, LinkRules, SourceError, TableStatus, Window};
-use crate::link::{Ack, Begin, Commit, Frame, FrameSink, Need, SpoolWriter, Spooled};
+use crate::link::{Ack, Begin, Commit, Frame, FrameSink, Need, Spool, Spooled};
 use crate::model::{CopyState, NodeId, TableId, WindowItem};
 use crate::sqlite::Db;
 use crate::telemetry::failpoint;
@@ -33,7 +33,7 @@ pub struct Arrived {
 /// Puts frames together to windows.
 pub struct Assembly {
     spool_dir: PathBuf,
-    open: Option<(Begin, SpoolWriter)>,
+    open: Option<(Begin, Spool)>,
     next_number: u64,
 }
 
@@ -51,7 +51,7 @@ impl Assembly {
         if self.open.is_some() || begin.number != self.next_number {
             return Err(Error::Protocol { what: "a window out of order" });
         }
-        self.open = Some((begin, SpoolWriter::new(&self.spool_dir)));
+        self.open = Some((begin, Spool::new(&self.spool_dir)));
         Ok(())
     }
 
@@ -75,7 +75,7 @@ impl Assembly {
             return Err(Error::Protocol { what: "the end of a window that was not begun" });
         };
         self.next_number += 1;
-        Ok(Arrived { begin, items: spool.finish().map_err(Error::Spool)?, commit })
+        Ok(Arrived { begin, items: spool.finish(), commit })
     }
 }
 

@@ -13,7 +13,7 @@ use super::Error;
 use super::backoff::Backoff;
 use super::session::End;
 use crate::capture::source::ChangeSource;
-use crate::link::{self, Address, Connection, Hello};
+use crate::link::{self, Address, Connection, DialOptions, Hello};
 use crate::model::{Fault, Trouble};
 use crate::telemetry::LinkState;
 
@@ -85,7 +85,7 @@ impl<S: ChangeSource> Runner<S> {
             () = self.stop.cancelled() => Ok(None),
             met = async {
                 match &mut self.meeting {
-                    Meeting::Dial(address) => Ok(Some((link::dial(address).await?, None))),
+                    Meeting::Dial(address) => Ok(Some((link::dial(address, DialOptions::default()).await?, None))),
                     Meeting::Await(waiting) => {
                         Ok(waiting.recv().await.map(|(connection, hello)| (connection, Some(hello))))
                     }

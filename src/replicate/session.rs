@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::feed::Feed;
 use super::receiver::{Assembly, Receiver, WINDOWS_WAITING_MAX, held_table, unfinished};
-use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SharedState, Start, WindowShape};
+use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, SharedState, Start, WindowShape};
 use crate::apply::{Applier, LinkRules};
 use crate::capture::CheckpointVerdict;
 use crate::capture::source::ChangeSource;
 use crate::codec::Compression;
 use crate::link::{Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, HeldTable, Hello, LogHello, PROTOCOL};
-use crate::model::{Clock, NodeId, Position, SchemaKinds, Trouble};
+use crate::model::{Clock, Epoch, NodeId, Position, Trouble};
 use crate::sqlite::Db;
 use crate::telemetry::{Heard, LinkHandle, LinkState};
 
@@ -129,7 +129,7 @@ impl<S: ChangeSource> End<S> {
         (greeting, stop): (Option<Hello>, &CancellationToken),
     ) -> Result<(), Error> {
         let held = self.held().await?;
-        sink.control(Frame::Hello(self.hello(&held, local).await?))?;
+        sink.data(Frame::Hello(self.hello(&held, local).await?)).await?;
         let theirs = match greeting {
             Some(hello) => hello,
             None => read_hello(stream).await?,
@@ -147,7 +147,7 @@ impl<S: ChangeSource> End<S> {
             status.connected(true);
         }
         let halves = Halves::start(self, sink, (&theirs, &held), stop).await?;
-        halves.run(sink, stream, stop).await
+        halves.run(stream, stop).await
     }
 
     /// Tells `status` what is here of the peer before anything comes.
@@ -187,7 +187,7 @@ impl<S: ChangeSource> End<S> {
             seed: None,
             empty: held.as_ref().is_none_or(|held| held.tables.is_empty()),
             compressions: compressions(self.settings.compression, local),
-            held: held.as_ref().map(|held| Held { checkpoint: held.checkpoint, tables: held.tables.iter().map(for_hello).collect() }),
+            held: held.as_ref().map(hello_held),
             log,
             on_divergence_resnapshot: self.settings.resnapshot_on_divergence,
         })
@@ -264,6 +264,10 @@ impl<S: ChangeSource> End<S> {
     }
 }
 
+fn hello_held(held: &crate::apply::Held) -> Held {
+    Held { checkpoint: held.checkpoint, tables: held.tables.iter().map(for_hello).collect(), lost_history: false }
+}
+
 fn for_hello(table: &crate::apply::HeldTable) -> HeldTable {
     HeldTable { progress: table.progress.clone(), name: table.name.clone(), rows: table.rows }
 }
@@ -305,11 +309,8 @@ struct Halves {
     answers: Option<mpsc::Sender<Answer>>,
     windows: Option<mpsc::Sender<super::receiver::Arrived>>,
     assembly: Assembly,
-    sent: Option<SharedState>,
-    send_status: Option<LinkHandle>,
     receive_status: Option<LinkHandle>,
     clock: Arc<dyn Clock>,
-    epoch: Option<crate::model::Epoch>,
     children: CancellationToken,
 }
 
@@ -325,16 +326,20 @@ impl Halves {
             answers: None,
             windows: None,
             assembly: Assembly::new(&end.settings.spool_dir),
-            sent: None,
-            send_status: end.send_status.clone(),
             receive_status: end.receive_status.clone(),
             clock: Arc::clone(&end.clock),
-            epoch: None,
             children: stop.child_token(),
+        };
+        let mut heart = Heart {
+            sink: sink.clone(),
+            sent: None,
+            status: end.send_status.clone(),
+            epoch: None,
+            clock: Arc::clone(&end.clock),
         };
         if let Some(feed) = &end.feed {
             let start = end.start(feed, theirs).await?;
-            halves.epoch = Some(start.from.epoch);
+            heart.epoch = Some(start.from.epoch);
             let held = theirs.held.as_ref().map_or(&[][..], |held| &held.tables);
             let compression = agree(end.settings.compression, &theirs.compressions);
             let shape = WindowShape { compression, kinds: theirs.kinds, ..end.settings.shape.clone() };
@@ -343,7 +348,7 @@ impl Halves {
             let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
             let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
             halves.answers = Some(answers);
-            halves.sent = Some(sender.state());
+            heart.sent = Some(sender.state());
             let stop = halves.children.clone();
             halves.tasks.spawn(sender.run(taken, stop));
         }
@@ -362,11 +367,13 @@ impl Halves {
             let stop = halves.children.clone();
             halves.tasks.spawn(receiver.run(arrived, stop));
         }
+        let stop = halves.children.clone();
+        halves.tasks.spawn(heart.beat(stop));
         Ok(halves)
     }
 
-    async fn run(mut self, sink: &FrameSink, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
-        let outcome = self.pump(sink, stream, stop).await;
+    async fn run(mut self, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
+        let outcome = self.pump(stream, stop).await;
         self.children.cancel();
         self.answers = None;
         self.windows = None;
@@ -384,8 +391,6 @@ impl Halves {
         stream: &mut FrameStream,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let mut beat = interval(HEARTBEAT_EVERY);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         loop {
             tokio::select! {
@@ -393,7 +398,6 @@ impl Halves {
                 ended = self.tasks.join_next() => {
                     return ended.map_or(Ok(()), |ended| ended.unwrap_or(Err(Error::Sqlite(crate::sqlite::Closed.into()))));
                 }
-                _ = beat.tick() => self.heartbeat(sink)?,
                 frame = timeout_at(heard + SILENCE_MAX, stream.next()) => {
                     heard = Instant::now();
                     let silent = Error::Silent { what: "heartbeat", seconds: SILENCE_MAX.as_secs() };
@@ -441,25 +445,51 @@ impl Halves {
             self.answers.as_ref().ok_or(Error::Protocol { what: "an answer to an end that only receives" })?;
         answers.try_send(answer).map_err(|_| Error::Protocol { what: "more answers than there were windows" })
     }
+}
 
-    fn heartbeat(&self, sink: &FrameSink) -> Result<(), Error> {
-        let state = self.sent.as_ref().map(|sent| *sent.lock().unwrap_or_else(PoisonError::into_inner));
-        if let (Some(status), Some(state), Some(epoch)) = (&self.send_status, state, self.epoch) {
-            let copied = if state.copied { LinkState::Live } else { LinkState::Snapshot };
-            if state.acks > 0 {
-                status.error(None);
-                status.state(copied);
+/// Says every second that this end is there and how far it is, in order with the windows. A task of its own, so that
+/// receiving never waits for sending.
+struct Heart {
+    sink: FrameSink,
+    sent: Option<SharedState>,
+    status: Option<LinkHandle>,
+    epoch: Option<Epoch>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Heart {
+    async fn beat(self, stop: CancellationToken) -> Result<(), Error> {
+        let mut every = interval(HEARTBEAT_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = every.tick() => {}
             }
-            status.head(state.head);
-            status.position(Position { epoch, seq: state.acknowledged });
+            let state = self.sent.as_ref().map(|sent| *sent.lock().unwrap_or_else(PoisonError::into_inner));
+            self.show(state);
+            let SenderState { head, behind_since_ms, .. } = state.unwrap_or_default();
+            let heartbeat = Heartbeat { head, seen: 0, now_ms: self.clock.now_ms(), behind_since_ms };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                sent = self.sink.data(Frame::Heartbeat(heartbeat)) => sent?,
+            }
         }
-        let state = state.unwrap_or_default();
-        let heartbeat = Heartbeat {
+    }
+
+    fn show(&self, state: Option<SenderState>) {
+        let (Some(status), Some(state), Some(epoch)) = (&self.status, state, self.epoch) else { return };
+        if state.acks > 0 {
+            status.error(None);
+            status.state(if state.copied { LinkState::Live } else { LinkState::Snapshot });
+        }
+        status.head(state.head);
+        status.position(Position { epoch, seq: state.acknowledged });
+        status.heartbeat(Heard {
             head: state.head,
-            seen: 0,
-            now_ms: self.clock.now_ms(),
             behind_since_ms: state.behind_since_ms,
-        };
-        Ok(sink.control(Frame::Heartbeat(heartbeat))?)
+            sent_ms: self.clock.now_ms(),
+            at_ms: self.clock.now_ms(),
+        });
     }
 }
