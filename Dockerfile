@@ -12,9 +12,9 @@ WORKDIR /build
 
 # The dependencies first, so that a change of ours does not build them again.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/it benches \
+RUN mkdir -p src tests/it benches/budgets \
  && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
- && echo 'fn main() {}' > tests/it/main.rs && echo 'fn main() {}' > benches/budgets.rs \
+ && echo 'fn main() {}' > tests/it/main.rs && echo 'fn main() {}' > benches/budgets/main.rs \
  && cargo build --locked --profile "$PROFILE" --bin twinlite
 
 COPY build.rs ./

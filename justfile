@@ -13,7 +13,7 @@ check:
 test:
     cargo test --locked
 
-# The budgets of benches/budgets.rs, as ratios of the same run.
+# The budgets of benches/budgets, as ratios of the same run.
 bench:
     cargo bench --locked --bench budgets
 

@@ -100,9 +100,9 @@ fn either_process_of_a_pair_may_be_killed_at_any_step() {
         let mut victim = if *sends { pair.source.take() } else { pair.replica.take() }.unwrap();
         write_until_it_dies(&conn, &mut victim, failpoint);
         if *sends {
-            pair.start_source(&[])
+            pair.start_source(&[]);
         } else {
-            pair.start_replica(&[])
+            pair.start_replica(&[]);
         }
         Writer::new(&conn, 13).write(&conn, 30);
         pair.assert_equal();

@@ -5,8 +5,8 @@ use std::{
     net::TcpStream,
     path::Path,
     process::{Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Condvar, Mutex, mpsc},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
 };
 
 use rusqlite::Connection;
@@ -55,13 +55,7 @@ pub struct Process {
     pid: Pid,
     exited: mpsc::Receiver<ExitStatus>,
     status: Option<ExitStatus>,
-    lines: Arc<Lines>,
-}
-
-#[derive(Default)]
-struct Lines {
-    seen: Mutex<Vec<String>>,
-    more: Condvar,
+    lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Process {
@@ -76,16 +70,14 @@ impl Process {
             .spawn()
             .unwrap();
         let pid = Pid::from_child(&child);
-        let lines = Arc::new(Lines::default());
+        let lines = Arc::new(Mutex::new(Vec::new()));
         let (writer, stderr) = (lines.clone(), child.stderr.take().unwrap());
         let (done, exited) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-                writer.seen.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
-                writer.more.notify_all();
+                writer.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
             }
             let _ = done.send(child.wait().unwrap());
-            writer.more.notify_all();
         });
         Self { name: name.to_owned(), pid, exited, status: None, lines }
     }
@@ -141,28 +133,7 @@ impl Process {
 
     /// Everything it wrote to stderr.
     pub fn said(&self) -> String {
-        self.lines.seen.lock().unwrap().join("\n")
-    }
-
-    /// Waits for a line that has `text` in it, also one that came already.
-    #[track_caller]
-    pub fn wait_for_line(&mut self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        let lines = self.lines.clone();
-        let mut seen = lines.seen.lock().unwrap();
-        loop {
-            if let Some(line) = seen.iter().find(|line| line.contains(text)) {
-                return line.clone();
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let over = left.is_zero() || (self.exited_now() && !seen.iter().any(|line| line.contains(text)));
-            assert!(!over, "{} never said {text:?}; it said:\n{}", self.name, seen.join("\n"));
-            seen = lines.more.wait_timeout(seen, left.min(Duration::from_millis(200))).unwrap().0;
-        }
-    }
-
-    fn exited_now(&mut self) -> bool {
-        self.ended().is_some()
+        self.lines.lock().unwrap().join("\n")
     }
 
     /// Panics with what it said if it has ended by itself.
