@@ -59,8 +59,13 @@ impl Received {
         let before = self.columns_here(conn)?;
         let held: Vec<migrate::Held> =
             self.copies.iter().map(|(id, copy)| migrate::Held { id, name: copy.name.clone() }).collect();
-        let how =
-            migrate::Rules { mode: rules.mode, kinds: rules.kinds, selection: &rules.selection, adopt: rules.adopt, mirror: true };
+        let how = migrate::Rules {
+            mode: rules.mode,
+            kinds: rules.kinds,
+            selection: &rules.selection,
+            adopt: rules.adopt,
+            mirror: true,
+        };
         let version = sqlite::catalog::schema_version(conn)?;
         let done = migrate::apply_catalog(conn, peer, &catalog, &held, &how)?;
         let mut outcome =
