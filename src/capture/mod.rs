@@ -51,4 +51,4 @@ pub use options::{CaptureOptions, Images, Retention, SkippedTable};
 pub use plan::{Plan, plan};
 pub use prune::{PruneRequest, Pruned, prune};
 pub use resync::request_copy;
-pub use teardown::teardown;
+pub use teardown::{take_over, teardown};
