@@ -192,7 +192,7 @@ type BadInput = (&'static str, fn(&Place), &'static str);
 
 const BAD_INPUT: &[BadInput] = &[
     ("no file", |_| {}, "source.db"),
-    ("not a database", |place| fs::write(place.source(), [b'x'; 4096]).unwrap(), "not a database"),
+    ("not a database", |place| fs::write(place.source(), [b'x'; 4096]).unwrap(), "not a SQLite database"),
     ("corrupt", corrupt, "source.db"),
     ("a log of sqlite-cdc", sqlite_cdc, "sqlite-cdc"),
     ("a newer format", newer_format, "newer"),
