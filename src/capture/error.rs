@@ -61,7 +61,9 @@ pub enum Error {
     #[error("images: full is not available in this version: set capture.images to key")]
     ImagesUnsupported,
     /// Nothing is captured in this database.
-    #[error("nothing is captured in this database: run `twinlite setup` first")]
+    #[error(
+        "nothing is captured in this database: run `twinlite setup` first, or the command at the source if this is a replica"
+    )]
     NotInstalled,
     /// A table was named that is not captured.
     #[error("table {name:?} is not captured here; `twinlite status` lists what is, and why not")]

@@ -22,6 +22,7 @@ use clap::Parser;
 use thiserror::Error;
 
 use crate::config::{self, LogConfig, LogFormat};
+use crate::sqlite;
 use crate::telemetry::logging;
 use args::{Cli, Command};
 
@@ -82,19 +83,17 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
     }
 }
 
-/// The chain of causes as one line; a cause that repeats what is before it is left out.
+/// The chain of causes as one line, and what to do where SQLite's words leave that open.
 fn message(error: &anyhow::Error) -> String {
-    let mut message = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if message.ends_with(&cause) {
-            continue;
-        }
-        if !message.is_empty() {
-            message.push_str(": ");
-        }
-        message.push_str(&cause);
+    let config = error.chain().find_map(|cause| cause.downcast_ref::<config::Error>());
+    if let Some(faults @ config::Error::Invalid { .. }) = config {
+        return faults.to_string();
     }
-    message
+    let message = sqlite::said(error.as_ref());
+    match sqlite::advice(error.as_ref()) {
+        Some(advice) => format!("{message}; {advice}"),
+        None => message,
+    }
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

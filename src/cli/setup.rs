@@ -1,14 +1,15 @@
 //! `twinlite setup`, `plan` and `teardown`: what capture puts into a database, and takes out again.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::Outcome;
 use super::args::{Setup, Teardown};
 use super::output;
 use super::target::{Target, owner_or_here, targets};
 use crate::admin::Request;
-use crate::capture::{self, CaptureOptions, Images, Maintainer};
+use crate::capture::{self, CaptureOptions, Images};
 use crate::model::Selection;
+use crate::node::{installed_lines, torn_down};
 use crate::sqlite::{self, Role};
 
 /// Installs the capture.
@@ -18,12 +19,7 @@ use crate::sqlite::{self, Role};
 pub async fn setup(args: &Setup) -> Result<Outcome> {
     for target in wanted(args)? {
         let request = Request::Setup(args.request());
-        owner_or_here(&target, request, |maintainer| {
-            let installed = maintainer.install()?;
-            let skipped = installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason));
-            Ok(installed.did.iter().cloned().chain(skipped).collect())
-        })
-        .await?;
+        owner_or_here(&target, request, |maintainer| Ok(installed_lines(&maintainer.install()?))).await?;
     }
     Ok(Outcome::Done)
 }
@@ -35,7 +31,8 @@ pub async fn setup(args: &Setup) -> Result<Outcome> {
 pub fn plan(args: &Setup) -> Result<Outcome> {
     for target in wanted(args)? {
         let connection = sqlite::open(&target.database, Role::Reader, false)?;
-        let plan = capture::plan(&connection, &target.options)?;
+        let plan =
+            capture::plan(&connection, &target.options).with_context(|| target.database.display().to_string())?;
         let mut lines: Vec<String> =
             plan.statements.iter().map(|sql| format!("{};", sql.trim_end().trim_end_matches(';'))).collect();
         if lines.is_empty() {
@@ -53,7 +50,7 @@ pub fn plan(args: &Setup) -> Result<Outcome> {
 /// The database cannot be written.
 pub async fn teardown(args: &Teardown) -> Result<Outcome> {
     for target in targets(&args.target)? {
-        owner_or_here(&target, Request::Teardown, |maintainer: &mut Maintainer| Ok(maintainer.teardown()?)).await?;
+        owner_or_here(&target, Request::Teardown, torn_down).await?;
     }
     Ok(Outcome::Done)
 }

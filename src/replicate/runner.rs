@@ -117,7 +117,7 @@ impl<S: ChangeSource> Runner<S> {
 
     /// Says what is wrong, once, and waits as it asks.
     async fn pause(&self, error: &Error, backoff: &mut Backoff, last: &mut Option<Trouble>) {
-        let trouble = error.trouble();
+        let trouble = self.end.trouble(error);
         let link = self.end.settings.peer_name.as_str();
         let halted = matches!(error.fault(), Fault::Halt | Fault::Usage);
         if last.as_ref() != Some(&trouble) {
