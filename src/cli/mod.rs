@@ -21,7 +21,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use thiserror::Error;
 
+use crate::capture;
 use crate::config::{self, LogConfig, LogFormat};
+use crate::model::Fault;
 use crate::sqlite;
 use crate::telemetry::logging;
 use args::{Cli, Command};
@@ -98,7 +100,11 @@ fn message(error: &anyhow::Error) -> String {
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     let is_usage = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<Usage>() || cause.is::<config::Error>() || cause.is::<logging::Error>()
+        let capture = cause.downcast_ref::<capture::Error>();
+        cause.is::<Usage>()
+            || cause.is::<config::Error>()
+            || cause.is::<logging::Error>()
+            || capture.is_some_and(|error| error.fault() == Fault::Usage)
     };
     if error.chain().any(is_usage) { 2 } else { 1 }
 }

@@ -28,6 +28,7 @@ const REPLICA: &str = "replica";
 /// # Errors
 /// Whatever stands in the way, said once.
 pub async fn run(args: &Replicate) -> Result<Outcome> {
+    super::args::selection(&args.tables, &args.skip_tables)?;
     check_files(&args.source, &args.replica)?;
     let folder = tempfile::tempdir().context("make a private folder for the link's socket")?;
     let socket = format!("unix:{}", folder.path().join("link.sock").display());

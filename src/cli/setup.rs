@@ -8,7 +8,6 @@ use super::output;
 use super::target::{Target, owner_or_here, targets};
 use crate::admin::Request;
 use crate::capture::{self, CaptureOptions, Images};
-use crate::model::Selection;
 use crate::node::{installed_lines, torn_down};
 use crate::sqlite::{self, Role};
 
@@ -19,7 +18,13 @@ use crate::sqlite::{self, Role};
 pub async fn setup(args: &Setup) -> Result<Outcome> {
     for target in wanted(args)? {
         let request = Request::Setup(args.request());
-        owner_or_here(&target, request, |maintainer| Ok(installed_lines(&maintainer.install()?))).await?;
+        let take_over = args.take_over;
+        owner_or_here(&target, request, move |maintainer| {
+            let taken = if take_over { maintainer.take_over()? } else { Vec::new() };
+            let installed = installed_lines(&maintainer.install()?);
+            Ok(taken.into_iter().chain(installed).collect())
+        })
+        .await?;
     }
     Ok(Outcome::Done)
 }
@@ -61,7 +66,7 @@ fn wanted(args: &Setup) -> Result<Vec<Target>> {
     for target in &mut targets {
         let CaptureOptions { selection, images, log_table, .. } = &mut target.options;
         if !args.tables.is_empty() || !args.skip_tables.is_empty() {
-            *selection = Selection::new(&args.tables, &args.skip_tables)?;
+            *selection = super::args::selection(&args.tables, &args.skip_tables)?;
         }
         match args.images.as_deref() {
             Some("full") => *images = Images::Full,

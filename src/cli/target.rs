@@ -56,7 +56,11 @@ pub async fn owner_or_here(
     here: impl FnOnce(&mut Maintainer) -> Result<Vec<String>> + Send + 'static,
 ) -> Result<()> {
     if let Some(response) = admin::ask(&target.database, &request).await? {
-        anyhow::ensure!(response.ok, "{}: {}", target.database.display(), response.lines.join("; "));
+        let failure = || format!("{}: {}", target.database.display(), response.lines.join("; "));
+        if response.usage {
+            return Err(Usage(failure()).into());
+        }
+        anyhow::ensure!(response.ok, failure());
         return output::print(&response.lines.join("\n"));
     }
     let (database, options) = (target.database.clone(), target.options.clone());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{Ended, Parts};
 use crate::admin::{Request, Response, SetupRequest, serve_control};
-use crate::capture::{CaptureOptions, Installed, Maintainer, Reconciled};
+use crate::capture::{self, CaptureOptions, Installed, Maintainer, Reconciled};
+use crate::model::Fault;
 use crate::sqlite;
 
 /// Answers requests on the owner's socket until the node stops.
@@ -60,7 +61,11 @@ async fn with_maintainer(
     };
     match feed.maintainer().call(work).await {
         Ok(Ok(lines)) => Response::done(lines),
-        Ok(Err(error)) => Response::failed(vec![said(&error)]),
+        Ok(Err(error)) => {
+            let capture = error.chain().find_map(|cause| cause.downcast_ref::<capture::Error>());
+            let usage = capture.is_some_and(|error| error.fault() == Fault::Usage);
+            Response { usage, ..Response::failed(vec![said(&error)]) }
+        }
         Err(error) => Response::failed(vec![error.to_string()]),
     }
 }
