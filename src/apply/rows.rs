@@ -196,7 +196,8 @@ impl Writer<'_> {
 
     fn refused_key(&self, error: rusqlite::Error, key: &crate::model::Key) -> Error {
         match error.sqlite_error_code() {
-            Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
+            // `Unknown` is SQLITE_ERROR: an expression of an index or a trigger that fails for this row.
+            Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch | ErrorCode::Unknown) => {
                 Error::Row { table: self.target.name.clone(), key: shown(key), source: error }
             }
             _ => sqlite::Error::doing(format!("write table \"{}\"", self.target.name))(error).into(),
