@@ -74,7 +74,8 @@ impl<S: ChangeSource> Runner<S> {
                 backoff.reset();
                 continue;
             };
-            if next.is_none() {
+            // What ends while this end is stopping too was stopped.
+            if next.is_none() && !self.stop.is_cancelled() {
                 self.pause(&error, &mut backoff, &mut last).await;
             }
         }
@@ -103,6 +104,9 @@ impl<S: ChangeSource> Runner<S> {
         let stop = self.stop.child_token();
         let peer = connection.peer.clone();
         tracing::info!(link = self.end.settings.peer_name, peer, "connected");
+        if matches!(self.meeting, Meeting::Await(_)) {
+            self.end.statuses().for_each(|status| status.peer(&peer));
+        }
         let session = self.end.run(connection, greeting, &stop);
         tokio::pin!(session);
         let Meeting::Await(waiting) = &mut self.meeting else { return (session.await, None) };
