@@ -21,7 +21,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use thiserror::Error;
 
+use crate::capture;
 use crate::config::{self, LogConfig, LogFormat};
+use crate::model::Fault;
+use crate::sqlite;
 use crate::telemetry::logging;
 use args::{Cli, Command};
 
@@ -82,24 +85,26 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
     }
 }
 
-/// The chain of causes as one line; a cause that repeats what is before it is left out.
+/// The chain of causes as one line, and what to do where SQLite's words leave that open.
 fn message(error: &anyhow::Error) -> String {
-    let mut message = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if message.ends_with(&cause) {
-            continue;
-        }
-        if !message.is_empty() {
-            message.push_str(": ");
-        }
-        message.push_str(&cause);
+    let config = error.chain().find_map(|cause| cause.downcast_ref::<config::Error>());
+    if let Some(faults @ config::Error::Invalid { .. }) = config {
+        return faults.to_string();
     }
-    message
+    let message = sqlite::said(error.as_ref());
+    match sqlite::advice(error.as_ref()) {
+        Some(advice) => format!("{message}; {advice}"),
+        None => message,
+    }
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     let is_usage = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<Usage>() || cause.is::<config::Error>() || cause.is::<logging::Error>()
+        let capture = cause.downcast_ref::<capture::Error>();
+        cause.is::<Usage>()
+            || cause.is::<config::Error>()
+            || cause.is::<logging::Error>()
+            || capture.is_some_and(|error| error.fault() == Fault::Usage)
     };
     if error.chain().any(is_usage) { 2 } else { 1 }
 }

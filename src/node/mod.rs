@@ -29,7 +29,7 @@ use crate::replicate::session::End;
 use crate::sqlite::Db;
 use crate::telemetry::{Board, Direction};
 
-pub use control::reconciled_lines;
+pub use control::{installed_lines, reconciled_lines, torn_down};
 pub use open::{Opened, capture_options};
 
 /// What a node needs besides its config.
@@ -104,7 +104,8 @@ impl Node {
         let config = Arc::new(config);
         let board = Board::new(&config.name, &config.database.display().to_string(), Arc::clone(&surroundings.clock));
         let owner = Owner::acquire(&config.database)?;
-        let opened = open::open(&config, &board, surroundings).await?;
+        let opened =
+            open::open(&config, &board, surroundings).await.with_context(|| config.database.display().to_string())?;
         let stop = CancellationToken::new();
         let parts = Parts {
             config: Arc::clone(&config),

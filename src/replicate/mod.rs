@@ -24,4 +24,4 @@ pub mod sender;
 pub mod session;
 pub mod verify;
 
-pub use error::Error;
+pub use error::{Error, HALTED};

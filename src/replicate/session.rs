@@ -19,9 +19,7 @@ use crate::apply::{Applier, LinkRules};
 use crate::capture::CheckpointVerdict;
 use crate::capture::source::ChangeSource;
 use crate::codec::Compression;
-use crate::link::{
-    self, Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, HeldTable, Hello, LogHello, PROTOCOL,
-};
+use crate::link::{self, Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, HeldTable, Hello, LogHello};
 use crate::model::{Clock, Epoch, NodeId, Position, Trouble};
 use crate::sqlite::Db;
 use crate::telemetry::{Heard, LinkHandle, LinkState};
@@ -41,6 +39,8 @@ pub struct LinkSettings {
     pub our_name: String,
     /// This node's id.
     pub our_id: NodeId,
+    /// This node's file, for messages.
+    pub database: String,
     /// The peer's name.
     pub peer_name: String,
     /// How windows to the peer are cut, where we send.
@@ -96,6 +96,21 @@ impl<S: ChangeSource> End<S> {
         self.applier.is_some()
     }
 
+    /// A failure as `status` and the peer see it: with the file that it is about, or the node that told of it.
+    pub fn trouble(&self, error: &Error) -> Trouble {
+        let trouble = error.trouble();
+        let message = match error {
+            Error::Peer(_) => format!("at \"{}\": {}", self.settings.peer_name, trouble.message),
+            Error::Read(_) | Error::Capture(_) | Error::Apply(_) | Error::Sqlite(_)
+                if !trouble.message.contains(&self.settings.database) =>
+            {
+                format!("{}: {}", self.settings.database, trouble.message)
+            }
+            _ => return trouble,
+        };
+        Trouble { message, ..trouble }
+    }
+
     /// The status handles of this end's directions.
     pub fn statuses(&self) -> impl Iterator<Item = &LinkHandle> {
         self.send_status.iter().chain(&self.receive_status)
@@ -116,7 +131,7 @@ impl<S: ChangeSource> End<S> {
         if let Err(error) = &outcome
             && !matches!(error, Error::Peer(_) | Error::Link(_))
         {
-            let _ = connection.sink.control(Frame::Fault(error.trouble()));
+            let _ = connection.sink.control(Frame::Fault(self.trouble(error)));
         }
         connection.finish(FAREWELL_WAIT).await;
         outcome
@@ -176,7 +191,7 @@ impl<S: ChangeSource> End<S> {
         };
         let globs = self.settings.shape.selection.globs();
         Ok(Hello {
-            versions: vec![PROTOCOL],
+            versions: link::VERSIONS.to_vec(),
             node: self.settings.our_id,
             name: self.settings.our_name.clone(),
             to_name: self.settings.peer_name.clone(),
@@ -200,10 +215,13 @@ impl<S: ChangeSource> End<S> {
         let mismatch = |code: &str, message: String, hint: &str| {
             Err(Error::Mismatch(Trouble { code: code.to_owned(), message, hint: hint.to_owned() }))
         };
-        if !theirs.versions.contains(&PROTOCOL) {
+        if link::common_version(&theirs.versions).is_err() {
             let message = format!(
-                "node \"{}\" speaks link protocol versions {:?}, this one speaks {PROTOCOL}",
-                theirs.name, theirs.versions
+                "node \"{}\" speaks versions {:?} of the link's protocol, \"{}\" speaks {:?}",
+                theirs.name,
+                theirs.versions,
+                ours.our_name,
+                link::VERSIONS
             );
             return mismatch("protocol_version", message, "upgrade the older Twinlite");
         }
