@@ -101,9 +101,18 @@ impl Execution<'_> {
         last.iter().try_for_each(|(from, to)| self.rename_table(from, to))
     }
 
+    /// What refers to the table follows it, as at the source; where something unrelated is so broken that SQLite refuses
+    /// that, the table alone is renamed.
     fn rename_table(&self, from: &str, to: &str) -> Result<(), Error> {
         let sql = format!("ALTER TABLE main.{} RENAME TO {}", ident(from), ident(to));
-        self.conn.execute_batch(&sql).map_err(about(from))
+        let done = self.attempt(|| {
+            self.conn.execute_batch(&sql)?;
+            Ok(true)
+        })?;
+        if done {
+            return Ok(());
+        }
+        rebuild::under_legacy_rules(self.conn, &sql).map_err(about(from))
     }
 
     fn table(&mut self, one: &Wanted, plan: &TablePlan) -> Result<Change, Error> {
@@ -157,7 +166,7 @@ impl Execution<'_> {
                 };
                 self.conn.execute(&format!("ALTER TABLE main.{table} {what}"), [])?;
             }
-            Ok(self.is_as_wanted(one, plan)?)
+            self.is_as_wanted(one, plan)
         })
     }
 

@@ -12,8 +12,8 @@
 //!   names does; what could not is named in [`Outcome::notes`].
 //! * A peer's text creates the one object that it is said to create, and uses no name but the peer's own.
 //!
-//! Not promised: that triggers of our own survive. Capture and protection make theirs anew in the same transaction
-//! wherever [`Migrated::change`] is not [`Change::Same`]. The caller has `foreign_keys` and triggers switched off.
+//! Not promised: that triggers of our own survive. Capture and protection make theirs anew in the same transaction,
+//! wherever `PRAGMA schema_version` moved. The caller has `foreign_keys` and triggers switched off.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -36,7 +36,7 @@ mod shape;
 mod tests;
 
 pub use check::{Wanted, check};
-pub use error::Error;
+pub use error::{Error, RefusedChange};
 
 use aside::Aside;
 use execute::Execution;
@@ -233,13 +233,7 @@ fn look(conn: &Connection, wanted: &[Wanted], held: &[Held]) -> Result<Here, Err
 
 fn kept_notes(plans: &[plan::TablePlan], gone: &[(TableId, String, bool)]) -> Vec<String> {
     let left = gone.iter().filter(|(_, _, dropped)| !dropped);
-    let mut notes: Vec<String> = left
-        .map(|(_, name, _)| format!("table \"{name}\" was dropped or renamed at the source and stays here"))
-        .collect();
-    for plan in plans {
-        let table = plan.pair.from.as_deref().unwrap_or_default();
-        let columns = plan.kept.iter();
-        notes.extend(columns.map(|column| format!("column \"{column}\" of table \"{table}\" is only here and stays")));
-    }
-    notes
+    let stays = |name: &str| format!("table \"{name}\" was dropped or renamed at the source and stays here");
+    let tables = left.map(|(_, name, _)| stays(name));
+    tables.chain(plans.iter().flat_map(|plan| plan.notes.clone())).collect()
 }
