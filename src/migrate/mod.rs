@@ -154,6 +154,8 @@ pub fn apply_catalog(
         conn,
         rules,
         said: &said,
+        here: &here,
+        seen_at: catalog::schema_version(conn)?,
         aside: Aside::default(),
         notes: kept_notes(&plans, &pairs.gone),
         deferred: HashSet::new(),

@@ -88,7 +88,7 @@ pub(super) fn plan(
 ) -> Result<Vec<TablePlan>, Error> {
     let mut tables = HashMap::new();
     for (one, pair) in wanted.iter().zip(&pairs.pairs) {
-        if let Some(from) = &pair.from {
+        if let Some(from) = pair.from.as_ref().filter(|from| !from.eq_ignore_ascii_case(&one.def.name)) {
             tables.insert(from.to_ascii_uppercase(), one.def.name.clone());
         }
     }

@@ -76,8 +76,8 @@ pub fn table(connection: &Connection, name: &str) -> Result<Option<TableSchema>,
     let columns = columns(connection, &name)?;
     let indexes = indexes(connection, &name)?;
     let (without_rowid, strict) = connection
-        .prepare("SELECT wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE")?
-        .query_row([&name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .prepare(&format!("PRAGMA main.table_list({})", ident(&name)))?
+        .query_row([], |row| Ok((row.get("wr")?, row.get("strict")?)))?;
     let mut schema =
         TableSchema { key: KeyShape::None, foreign_needs: None, name, columns, without_rowid, strict, ddl, indexes };
     schema.foreign_needs = foreign_needs(connection, &schema);
