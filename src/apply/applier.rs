@@ -16,6 +16,10 @@ use crate::telemetry::failpoint;
 /// The WAL is checkpointed above this size: an application that only reads would never do it.
 const WAL_BYTES_MAX: u64 = 32 << 20;
 
+/// The page cache: a window's pages, or those of an index that is written in no order, are not written and read again
+/// and again.
+const CACHE_KIB: u32 = 32 << 10;
+
 /// Applies the windows of any number of peers to one database. Lives on a [`sqlite::Db`]'s thread.
 pub struct Applier {
     conn: Connection,
@@ -37,7 +41,7 @@ impl Applier {
         let conn = sqlite::open(path, Role::Applier, create)?;
         switch_to_wal(&conn, path)?;
         // What the source holds, the mirror holds.
-        conn.execute_batch("PRAGMA ignore_check_constraints = ON")?;
+        conn.execute_batch(&format!("PRAGMA ignore_check_constraints = ON; PRAGMA cache_size = -{CACHE_KIB}"))?;
         let transaction = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
         let node = sqlite::store::ensure_node(&transaction)?;
         transaction.commit()?;
@@ -49,8 +53,7 @@ impl Applier {
         self.node
     }
 
-    /// What is held of a peer. `peer` is its id, where that is known already; a session begins with this, and forgets
-    /// what an earlier one said.
+    /// What is held of a peer. `peer` is its id, where that is known already; a session begins with this.
     ///
     /// # Errors
     /// [`Error::PeerChanged`], or SQLite's.
@@ -85,10 +88,10 @@ impl Applier {
             None => Received::load(&transaction, peer)?,
         };
         let mut applied = mirror::apply(&transaction, &mut received, window)?;
-        failpoint::hit("apply_before_commit");
+        failpoint::hit(failpoint::APPLY_BEFORE_COMMIT);
         transaction.commit()?;
         applied.held_lock = begun.elapsed();
-        failpoint::hit("apply_after_commit");
+        failpoint::hit(failpoint::APPLY_AFTER_COMMIT);
         self.peers.insert(peer, received);
         self.checkpoint_wal();
         Ok(applied)
@@ -141,4 +144,202 @@ fn create_file(path: &Path) -> std::io::Result<()> {
     }
     // The umask may have taken the group's bits away.
     file.set_permissions(std::fs::Permissions::from_mode(MODE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Peer, Replica, integers, key, started};
+    use super::*;
+    use crate::model::{CopyState, TableId, Value};
+
+    const SHOP: &str = "CREATE TABLE a(id INTEGER PRIMARY KEY, u UNIQUE, v); CREATE TABLE b(x, y)";
+
+    #[test]
+    fn a_window_is_applied_and_its_checkpoint_stored() {
+        let mut peer = Peer::new(SHOP);
+        let mut replica = Replica::new();
+        peer.run("INSERT INTO a VALUES (1, 'x', 1), (2, 'y', 2); INSERT INTO b VALUES (1, 2), (1, 2)");
+        let mut items = peer.catalog();
+        items.extend([peer.upserts("a", "1"), peer.upserts("b", "1")]);
+        let applied = replica.apply(peer.first(items)).expect("apply");
+        assert_eq!((applied.upserts, applied.deletes, applied.migrated), (4, 0, true));
+        assert_eq!(applied.tables.len(), 2);
+        replica.assert_equal(&peer);
+
+        peer.run("UPDATE a SET id = 3 WHERE id = 1; DELETE FROM b WHERE rowid = 1");
+        let items = vec![peer.deletes("a", &[integers(&[1])]), peer.deletes("b", &[integers(&[1]), integers(&[77])])];
+        let items = items.into_iter().chain([peer.upserts("a", "id = 3")]).collect();
+        let applied = replica.apply(peer.next(items)).expect("apply");
+        assert_eq!((applied.upserts, applied.deletes), (1, 2), "a row that is gone already is no failure");
+        replica.assert_equal(&peer);
+
+        let held = replica.reopen().held("peer", Some(peer.id)).expect("held");
+        assert_eq!(held.checkpoint.map(|checkpoint| checkpoint.position), Some(peer.position()));
+        assert_eq!((held.windows, held.between_transactions), (2, false));
+    }
+
+    #[test]
+    fn two_rows_may_swap_a_unique_value_within_a_window() {
+        for user_triggers in [false, true] {
+            let mut peer = Peer::new(SHOP);
+            let mut replica = Replica::new();
+            replica.rules.user_triggers = user_triggers;
+            peer.run("INSERT INTO a VALUES (1, 'x', 1), (2, 'y', 2)");
+            let mut items = peer.catalog();
+            items.push(peer.upserts("a", "1"));
+            replica.apply(peer.first(items)).expect("apply");
+            peer.run("UPDATE a SET u = 'z' WHERE id = 1; UPDATE a SET u = 'x' WHERE id = 2; UPDATE a SET u = 'y' WHERE id = 1");
+            replica.apply(peer.next(vec![peer.upserts("a", "1")])).expect("apply");
+            replica.assert_equal(&peer);
+        }
+    }
+
+    #[test]
+    fn a_window_that_comes_twice_or_too_early_is_refused() {
+        let mut peer = Peer::new(SHOP);
+        let mut replica = Replica::new();
+        let first = peer.first(peer.catalog());
+        replica.apply(first.clone()).expect("apply");
+        let second = peer.next(vec![]);
+        let third = peer.next(vec![]);
+        assert_eq!(replica.apply(third).expect_err("early").word(), "out_of_order");
+        replica.apply(second.clone()).expect("in order");
+        assert_eq!(replica.apply(second).expect_err("twice").word(), "out_of_order");
+        assert_eq!(replica.held().windows, 2);
+    }
+
+    #[test]
+    fn an_error_in_the_middle_leaves_nothing_of_the_window() {
+        let peer = Peer::new(SHOP);
+        let mut replica = Replica::new();
+        peer.run("INSERT INTO a VALUES (1, 'x', 1)");
+        let mut items = peer.catalog();
+        items.push(peer.upserts("a", "1"));
+        let mut window = peer.first(items);
+        window.fails = true;
+        let error = replica.apply(window.clone()).expect_err("the spool broke");
+        assert_eq!((error.word(), error.fault()), ("spool", crate::model::Fault::Retry));
+        assert_eq!(replica.held(), Held::default());
+        assert!(!sqlite::store::table_exists(&replica.look(), "a").expect("look"));
+        window.fails = false;
+        replica.apply(window).expect("apply");
+        replica.assert_equal(&peer);
+    }
+
+    #[test]
+    fn a_peer_of_another_id_under_a_known_name_is_refused() {
+        let mut replica = Replica::new();
+        let mut peer = Peer::new(SHOP);
+        replica.apply(peer.first(peer.catalog())).expect("apply");
+        let error = replica.applier().held("peer", Some(NodeId(999))).expect_err("another");
+        assert_eq!(error.word(), "peer_changed");
+        peer.id = NodeId(999);
+        assert_eq!(replica.apply(peer.first(peer.catalog())).expect_err("another").word(), "peer_changed");
+    }
+
+    #[test]
+    fn lost_history_copies_every_table_again() {
+        let mut peer = Peer::new(SHOP);
+        let mut replica = Replica::new();
+        let mut items = peer.catalog();
+        items.push(peer.range("a", None, None, true));
+        replica.apply(peer.first(items)).expect("apply");
+        assert_eq!(replica.state("a"), CopyState::Done);
+        peer.seq += 100;
+        let mut window = peer.first(peer.catalog());
+        assert_eq!(replica.apply(window.clone()).expect_err("a gap").word(), "out_of_order");
+        window.lost_history = true;
+        let applied = replica.apply(window).expect("apply");
+        assert!(applied.needs.is_empty(), "the peer knows");
+        assert_eq!(replica.state("a"), CopyState::Pending);
+        assert!(replica.held().tables.iter().all(|table| table.progress.lost_history));
+    }
+
+    #[test]
+    fn a_marker_begins_a_copy_anew() {
+        let mut peer = Peer::new(SHOP);
+        let mut replica = Replica::new();
+        let mut items = peer.catalog();
+        items.push(peer.range("a", None, None, true));
+        replica.apply(peer.first(items)).expect("apply");
+        let mut window = peer.next(vec![peer.range("a", None, Some(key(&[5])), false)]);
+        window.end.markers.push(TableId(1));
+        replica.apply(window).expect("apply");
+        assert_eq!(replica.state("a"), CopyState::Copying { after: key(&[5]) });
+    }
+
+    #[test]
+    fn every_storage_class_arrives_bit_by_bit_whatever_the_declared_type() {
+        let values =
+            "(1, NULL), (2, 9223372036854775807), (3, -9223372036854775808), (4, 1e308), (5, -0.0), (6, 9e999),
+            (7, 4.9e-324), (8, ''), (9, x''), (10, 'a' || char(0) || 'b'), (11, CAST(x'ff00fe' AS TEXT)),
+            (12, zeroblob(100000)), (13, '1'), (14, 1), (15, 1.0), (16, x'31'), (17, '1e3 '), (18, 0.1)";
+        for declared in ["", "INTEGER", "TEXT", "BLOB", "REAL", "NUMERIC", "VARCHAR(3)", "DATETIME", "ANY"] {
+            for firing in [false, true] {
+                let peer = Peer::new(&format!("CREATE TABLE t(id INTEGER PRIMARY KEY, v {declared})"));
+                let mut replica = Replica::new();
+                replica.rules.user_triggers = firing;
+                peer.run(&format!("INSERT INTO t VALUES {values}"));
+                let mut items = peer.catalog();
+                items.push(peer.upserts("t", "1"));
+                replica.apply(peer.first(items)).expect("apply");
+                replica.assert_equal(&peer);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_with_null_become_exactly_the_rows_that_the_window_has() {
+        let mut peer = Peer::new("CREATE TABLE t(k TEXT PRIMARY KEY, v)");
+        let mut replica = Replica::new();
+        peer.run("INSERT INTO t VALUES (NULL, 1), (NULL, 2), (NULL, 2), ('a', 3)");
+        let mut items = peer.catalog();
+        items.extend([peer.exactly("t", "k IS NULL"), peer.upserts("t", "k = 'a'")]);
+        replica.apply(peer.first(items)).expect("apply");
+        replica.assert_equal(&peer);
+        peer.run("DELETE FROM t WHERE v = 1; UPDATE t SET v = 9 WHERE rowid = 2");
+        let applied = replica.apply(peer.next(vec![peer.exactly("t", "k IS NULL")])).expect("apply");
+        assert_eq!((applied.deletes, applied.upserts), (3, 2));
+        replica.assert_equal(&peer);
+        peer.run("DELETE FROM t WHERE k IS NULL");
+        replica.apply(peer.next(vec![peer.deletes("t", &[vec![Value::Null]])])).expect("apply");
+        replica.assert_equal(&peer);
+    }
+
+    #[test]
+    fn a_new_replica_is_for_its_folders_group() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let replica = Replica::new();
+        let found = std::fs::metadata(&replica.path).expect("file");
+        assert_eq!(found.permissions().mode() & 0o777, 0o660);
+        let folder = std::fs::metadata(replica.path.parent().expect("folder")).expect("folder");
+        assert_eq!(found.gid(), folder.gid());
+    }
+
+    #[test]
+    fn a_wal_that_has_grown_is_checkpointed() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        peer.run("INSERT INTO t VALUES (1, zeroblob(5000000)), (2, zeroblob(40000000))");
+        let in_database = |replica: &Replica| std::fs::metadata(&replica.path).expect("file").len();
+        replica.apply(peer.next(vec![peer.upserts("t", "id = 1")])).expect("apply");
+        assert!(in_database(&replica) < 1_000_000, "not for so little");
+        replica.apply(peer.next(vec![peer.upserts("t", "id = 2")])).expect("apply");
+        assert!(in_database(&replica) > 45_000_000);
+        replica.assert_equal(&peer);
+    }
+
+    #[test]
+    fn a_table_may_have_as_many_columns_as_sqlite_allows() {
+        let columns: Vec<String> = (0..2_000).map(|number| format!("c{number}")).collect();
+        for user_triggers in [false, true] {
+            let (mut peer, mut replica) = started(&format!("CREATE TABLE t({})", columns.join(", ")));
+            replica.rules.user_triggers = user_triggers;
+            peer.run("INSERT INTO t(c0, c1999) VALUES (1, 2), (3, 4)");
+            replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+            peer.run("UPDATE t SET c1000 = 5");
+            replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+            let rows = "SELECT count(*) FROM t WHERE c1000 = 5 AND c1999 = c0 + 1";
+            assert_eq!(replica.look().query_row(rows, [], |row| row.get::<_, i64>(0)).expect("count"), 2);
+        }
+    }
 }

@@ -21,6 +21,12 @@ pub(super) struct Received {
     pub(super) schema_version: i64,
 }
 
+/// Whose catalog it is, and what of it is allowed.
+pub(super) struct Terms<'a> {
+    pub(super) peer: NodeId,
+    pub(super) rules: &'a LinkRules,
+}
+
 /// What a catalog changed.
 #[derive(Default)]
 pub(super) struct Outcome {
@@ -39,14 +45,14 @@ impl Received {
     /// Makes the schema here what the catalog says, as far as the rules allow, and keeps how far its tables are copied.
     ///
     /// # Errors
-    /// [`Error::NotAllowed`], [`Error::ReservedName`], [`Error::KeyMissing`], `migrate`'s, or SQLite's.
+    /// [`Error::NotAllowed`], [`Error::ReservedName`], [`Error::ColumnMissing`], `migrate`'s, or SQLite's.
     pub(super) fn migrate(
         &mut self,
         conn: &Connection,
-        peer: NodeId,
-        rules: &LinkRules,
+        terms: &Terms<'_>,
         catalog: migrate::Catalog,
     ) -> Result<Outcome, Error> {
+        let Terms { peer, rules } = *terms;
         for table in &catalog.tables {
             check_name(table, rules)?;
         }
@@ -103,6 +109,10 @@ impl Received {
         for table in tables {
             let estimate = defs.get(&table.id).map_or(0, |def| def.rows_estimate);
             let Some(mut copy) = old.remove(&table.id) else {
+                // The peer takes it for the table that it was before, whose progress stays with what is left here.
+                if defs.get(&table.id).is_some_and(|def| def.ancestors.iter().any(|id| before.contains_key(id))) {
+                    ask.push(table.id);
+                }
                 self.copies.put(table.id, Copy::pending(&table.name, estimate));
                 continue;
             };

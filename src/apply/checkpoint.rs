@@ -220,30 +220,30 @@ impl Copies {
         }
     }
 
-    /// Writes what changed, and says it.
+    /// Writes what changed. Says how all tables stand where anything did, and nothing otherwise.
     ///
     /// # Errors
     /// SQLite's.
     pub(super) fn store(&mut self, conn: &Connection, peer: NodeId) -> rusqlite::Result<Vec<TableStatus>> {
         let changed = std::mem::take(&mut self.changed);
-        let mut told = Vec::new();
-        for id in changed {
-            let Some(copy) = self.tables.get(&id) else {
-                conn.prepare_cached("DELETE FROM main.__cdc_copies WHERE peer = ?1 AND id = ?2")?
-                    .execute((peer.0, id.0))?;
-                continue;
-            };
-            store_copy(conn, peer, id, copy)?;
-            told.push(TableStatus {
-                id,
-                name: copy.name.clone(),
-                state: copy.state.clone(),
-                rows_copied: copy.rows,
-                rows_estimate: copy.rows_estimate,
-                note: copy.note.clone(),
-            });
+        for id in &changed {
+            match self.tables.get(id) {
+                Some(copy) => store_copy(conn, peer, *id, copy)?,
+                None => {
+                    let sql = "DELETE FROM main.__cdc_copies WHERE peer = ?1 AND id = ?2";
+                    conn.prepare_cached(sql)?.execute((peer.0, id.0))?;
+                }
+            }
         }
-        Ok(told)
+        let status = |(id, copy): (TableId, &Copy)| TableStatus {
+            id,
+            name: copy.name.clone(),
+            state: copy.state.clone(),
+            rows_copied: copy.rows,
+            rows_estimate: copy.rows_estimate,
+            note: copy.note.clone(),
+        };
+        Ok(if changed.is_empty() { Vec::new() } else { self.iter().map(status).collect() })
     }
 
     /// For a Hello: the tables that the peer has, and the names of those that it dropped.

@@ -9,13 +9,13 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::checkpoint::{Copies, Copy};
-use super::range_sql::KeyRange;
 use super::rows::{Writer, Written};
 use super::statement::Target;
 use super::{Error, NeedRange};
 use crate::codec::{DecodedBatch, RowDigest};
 use crate::model::{CopyState, Digest, Key, NormalKey, Range, RangeMode, TableId};
-use crate::sqlite::value_of;
+use crate::sqlite::range_sql::{Cells, RangeQuery};
+use crate::sqlite::row_sql::RowRef;
 
 /// The piece of a copy that was applied or found equal.
 pub(super) struct Covered<'a> {
@@ -92,23 +92,36 @@ pub(super) fn apply_range(writer: &Writer<'_>, range: &Range) -> Result<Written,
     for batch in &range.batches {
         batches.push(writer.decode(batch, target.wire_len)?);
     }
-    let here = KeyRange { target, low: range.low.as_ref(), high: range.high.as_ref() };
+    let here = RangeQuery::new(&target.read, Cells::Wire, range.low.as_ref(), range.high.as_ref());
     let mut written = Written::default();
-    if range.mode == RangeMode::Union || here.is_empty(writer.conn)? {
+    if range.mode == RangeMode::Union || is_empty(writer.conn, &here)? {
         for batch in &batches {
             written.upserts += writer.upsert(batch, 0, 0..batch.rows())?;
         }
         return Ok(written);
     }
-    let found = compare(writer.conn, &here, &batches)?;
+    let found = compare(writer, &here, &batches)?;
     for key in &found.gone {
         written.deletes += writer.delete_key(key)?;
     }
     for (batch, equal) in batches.iter().zip(&found.equal) {
-        let differ = (0..batch.rows()).filter(|row| !equal[*row]);
-        written.upserts += writer.upsert(batch, 0, differ)?;
+        for rows in runs(equal) {
+            written.upserts += writer.upsert(batch, 0, rows)?;
+        }
     }
     Ok(written)
+}
+
+/// The rows side by side that are not here as they should be.
+fn runs(equal: &[bool]) -> Vec<std::ops::Range<usize>> {
+    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+    for row in (0..equal.len()).filter(|row| !equal[*row]) {
+        match runs.last_mut() {
+            Some(run) if run.end == row => run.end += 1,
+            _ => runs.push(row..row + 1),
+        }
+    }
+    runs
 }
 
 /// What a range's rows here are against what they should be.
@@ -119,30 +132,29 @@ struct Found {
     equal: Vec<Vec<bool>>,
 }
 
-fn compare(conn: &Connection, here: &KeyRange<'_>, batches: &[DecodedBatch]) -> Result<Found, Error> {
-    let target = here.target;
+fn compare(writer: &Writer<'_>, here: &RangeQuery, batches: &[DecodedBatch]) -> Result<Found, Error> {
+    let target = writer.target;
     let collations = target.collations();
     let incoming = index(target, batches);
     let mut found = Found { gone: Vec::new(), equal: batches.iter().map(|batch| vec![false; batch.rows()]).collect() };
-    let places = target.key_in_read();
-    let mut statement = here.prepare(conn)?;
-    let mut rows = here.query(&mut statement)?;
-    while let Some(row) = rows.next()? {
-        if row.get(target.written.len())? {
-            break;
-        }
-        let mut key = Key(Vec::with_capacity(places.len()));
-        for place in &places {
-            key.0.push(value_of(row.get_ref(*place)?));
-        }
+    here.each(writer.conn, |row| {
+        let key = row.key(here.key_places());
         match incoming.get(&key.normal(&collations)) {
-            Some((batch, at)) if !key.has_null() => {
-                found.equal[*batch][*at] = is_equal(target, row, &batches[*batch], *at)?;
-            }
+            Some((batch, at)) if !key.has_null() => found.equal[*batch][*at] = is_equal(row, &batches[*batch], *at),
             _ => found.gone.push(key),
         }
-    }
+        Ok::<_, Error>(true)
+    })?;
     Ok(found)
+}
+
+fn is_empty(conn: &Connection, here: &RangeQuery) -> Result<bool, Error> {
+    let mut empty = true;
+    here.each(conn, |_| {
+        empty = false;
+        Ok::<_, Error>(false)
+    })?;
+    Ok(empty)
 }
 
 /// Where each incoming key is.
@@ -157,13 +169,8 @@ fn index(target: &Target, batches: &[DecodedBatch]) -> HashMap<NormalKey, (usize
     index
 }
 
-fn is_equal(target: &Target, row: &rusqlite::Row<'_>, batch: &DecodedBatch, at: usize) -> rusqlite::Result<bool> {
-    for (column, place) in target.written.iter().enumerate() {
-        if !is_same(row.get_ref(column)?, batch.value(*place, at)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+fn is_equal(row: &RowRef<'_, '_>, batch: &DecodedBatch, at: usize) -> bool {
+    (0..row.columns()).all(|place| is_same(row.value(place), batch.value(place, at)))
 }
 
 /// Identity of storage class and bits.
@@ -184,34 +191,24 @@ fn is_same(a: ValueRef<'_>, b: ValueRef<'_>) -> bool {
 pub(super) fn compare_digest(conn: &Connection, target: &Target, digest: &Digest) -> Result<Option<NeedRange>, Error> {
     let (low, high) = (digest.low.clone(), digest.high.clone());
     let need = NeedRange { table: digest.table, low, high };
-    // A table that lacks a column cannot hold the same rows; nothing needs reading to know.
-    if !target.is_whole() {
-        return Ok(Some(need));
-    }
-    let here = KeyRange { target, low: need.low.as_ref(), high: need.high.as_ref() };
+    let here = RangeQuery::new(&target.read, Cells::Wire, need.low.as_ref(), need.high.as_ref());
     let equal = digest_of(conn, &here)? == (digest.rows, digest.digest);
     Ok((!equal).then_some(need))
 }
 
-fn digest_of(conn: &Connection, here: &KeyRange<'_>) -> Result<(u64, u128), Error> {
-    let columns = here.target.written.len();
+fn digest_of(conn: &Connection, here: &RangeQuery) -> Result<(u64, u128), Error> {
     let mut digest = RowDigest::new();
-    let mut statement = here.prepare(conn)?;
-    let mut rows = here.query(&mut statement)?;
-    while let Some(row) = rows.next()? {
-        if row.get(columns)? {
-            break;
-        }
-        for column in 0..columns {
-            digest.push(row.get_ref(column)?);
-        }
+    here.each(conn, |row| {
+        row.values().for_each(|value| digest.push(value));
         digest.end_row();
-    }
+        Ok::<_, Error>(true)
+    })?;
     Ok(digest.finish())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{Peer, key, started};
     use super::*;
     use crate::model::Value;
 
@@ -221,20 +218,131 @@ mod tests {
 
     #[test]
     fn progress_moves_only_over_ranges_that_follow_it() {
-        let key = |number| Key(vec![Value::Integer(number)]);
-        let (five, nine) = (key(5), key(9));
+        let (five, nine) = (key(&[5]), key(&[9]));
         let mut copies = Copies::default();
         copies.put(TableId(1), Copy::pending("t", 4));
         let state = |copies: &Copies| copies.get(TableId(1)).expect("there").state.clone();
         assert!(!covered(Some(&five), Some(&nine)).advance(&mut copies));
         assert_eq!(state(&copies), CopyState::Pending);
         covered(None, Some(&five)).advance(&mut copies);
-        assert_eq!(state(&copies), CopyState::Copying { after: key(5) });
+        assert_eq!(state(&copies), CopyState::Copying { after: key(&[5]) });
         assert!(!covered(Some(&nine), None).advance(&mut copies), "there is a gap");
-        assert_eq!(state(&copies), CopyState::Copying { after: key(5) });
+        assert_eq!(state(&copies), CopyState::Copying { after: key(&[5]) });
         assert!(covered(Some(&five), None).advance(&mut copies));
         assert_eq!(state(&copies), CopyState::Done);
         assert_eq!(copies.get(TableId(1)).expect("there").rows, 4);
         assert!(!covered(None, Some(&five)).advance(&mut copies), "what is whole stays so");
+    }
+
+    /// Tables of every kind of key, a peer's content, and a replica that has other rows in the range and around it.
+    #[test]
+    fn a_range_becomes_exactly_what_the_peer_says_and_nothing_else_moves() {
+        let text = |text: &str| Key(vec![Value::text(text)]);
+        for (ddl, there, here, (low, high), expected) in [
+            (
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE)",
+                "(1, 'no'), (2, 'b'), (3, 'c'), (5, 'e'), (7, 'far')",
+                "(1, 'keep'), (2, 'b'), (3, 'e'), (4, 'gone'), (6, 'keep too')",
+                (key(&[1]), key(&[5])),
+                "(1, 'keep'), (2, 'b'), (3, 'c'), (5, 'e'), (6, 'keep too')",
+            ),
+            (
+                "CREATE TABLE t(a, b)",
+                "(8, 8), (2, 1), (3, 1)",
+                "(1, 1), (1, 2), (1, 3), (9, 9)",
+                (key(&[1]), key(&[3])),
+                "(1, 1), (2, 1), (3, 1), (9, 9)",
+            ),
+            (
+                "CREATE TABLE t(a, b, PRIMARY KEY(a, b DESC)) WITHOUT ROWID",
+                "(1, 2), (1, 3), (2, 1), (2, 9)",
+                "(1, 1), (1, 2), (1, 9), (2, 0), (2, 2)",
+                (key(&[1, 1]), key(&[2, 1])),
+                "(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)",
+            ),
+            (
+                "CREATE TABLE t(k TEXT COLLATE NOCASE PRIMARY KEY, v)",
+                "(NULL, 1), ('a', 1), ('B', 2), ('c', 3)",
+                "(NULL, 5), ('A', 1), ('b', 0), ('bb', 7), ('d', 4)",
+                (Key(vec![Value::Null]), text("C")),
+                "(NULL, 5), ('a', 1), ('B', 2), ('c', 3), ('d', 4)",
+            ),
+        ] {
+            let (mut peer, mut replica) = started(ddl);
+            peer.run(&format!("INSERT INTO t VALUES {there}"));
+            replica.run(&format!("INSERT INTO t VALUES {here}"));
+            let range = peer.range("t", Some(low), Some(high), false);
+            replica.apply(peer.next(vec![range])).expect("apply");
+            let wanted = Peer::new(ddl);
+            wanted.run(&format!("INSERT INTO t VALUES {expected}"));
+            replica.assert_equal(&wanted);
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_range_by_range_and_ends_equal_whatever_was_here() {
+        for (ddl, rows, wrong) in [
+            (
+                "CREATE TABLE t(k TEXT PRIMARY KEY, v)",
+                "(NULL, 1), (NULL, 2), ('a', 3), (x'00', 4), (5, 6), ('z', 9)",
+                "(NULL, 1), (NULL, 1), ('b', 3), ('zz', 4)",
+            ),
+            (
+                "CREATE TABLE t(a, b, c, PRIMARY KEY(a, b))",
+                "(NULL, NULL, 1), (NULL, NULL, 2), (NULL, 5, 3), (1, NULL, 4), (1, NULL, 5), (1, 1, 6), (2, 2, 7)",
+                "(NULL, NULL, 1), (NULL, 4, 3), (1, NULL, 4), (1, 2, 6), (2, 2, 0), (3, 3, 3)",
+            ),
+            ("CREATE TABLE t(a, b)", "(1, 1), (2, 2), (3, 3), (4, 4)", "(1, 1), (0, 0)"),
+        ] {
+            for wrong in ["", wrong] {
+                let (mut peer, mut replica) = started(ddl);
+                peer.run(&format!("INSERT INTO t VALUES {rows}"));
+                if !wrong.is_empty() {
+                    replica.run(&format!("INSERT INTO t VALUES {wrong}"));
+                }
+                let mut keys = peer.keys("t");
+                keys.dedup();
+                let mut low = None;
+                for key in keys.into_iter().step_by(2) {
+                    let range = peer.range("t", low.clone(), Some(key.clone()), false);
+                    replica.apply(peer.next(vec![range])).expect("apply");
+                    assert_eq!(replica.state("t"), CopyState::Copying { after: key.clone() });
+                    low = Some(key);
+                }
+                replica.apply(peer.next(vec![peer.range("t", low, None, true)])).expect("apply");
+                assert_eq!(replica.state("t"), CopyState::Done);
+                replica.assert_equal(&peer);
+            }
+        }
+    }
+
+    #[test]
+    fn a_digest_counts_as_copied_where_it_is_equal_and_is_asked_for_where_not() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        peer.run("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 1.0)");
+        replica.run("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 1)");
+        let equal = peer.next(vec![peer.digest("t", None, Some(key(&[2])), false)]);
+        let applied = replica.apply(equal).expect("apply");
+        assert!(applied.needs.is_empty() && applied.upserts == 0);
+        assert_eq!(replica.state("t"), CopyState::Copying { after: key(&[2]) });
+        let differs = peer.next(vec![peer.digest("t", Some(key(&[2])), None, true)]);
+        let applied = replica.apply(differs).expect("apply");
+        let (table, low) = (peer.table_id("t"), Some(key(&[2])));
+        assert_eq!(applied.needs, [NeedRange { table, low: low.clone(), high: None }]);
+        assert_eq!(replica.state("t"), CopyState::Copying { after: key(&[2]) }, "never past what differs");
+        replica.apply(peer.next(vec![peer.range("t", low, None, true)])).expect("apply");
+        assert_eq!(replica.state("t"), CopyState::Done);
+        replica.assert_equal(&peer);
+        let again = peer.next(vec![peer.digest("t", None, None, true)]);
+        assert!(replica.apply(again).expect("apply").needs.is_empty());
+    }
+
+    #[test]
+    fn rows_that_are_here_already_are_not_written_again() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        peer.run("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')");
+        replica.run("INSERT INTO t VALUES (1, 'a'), (2, 'x'), (3, 'c')");
+        let applied = replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+        assert_eq!((applied.upserts, applied.deletes), (1, 0));
     }
 }

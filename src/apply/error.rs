@@ -110,9 +110,12 @@ pub enum Error {
         /// The table's id.
         id: TableId,
     },
-    /// The table here lacks a column of the peer's key, so that no row can be found.
-    #[error("table \"{table}\" lacks the key column \"{column}\" here; drop the table here, and it is copied anew")]
-    KeyMissing {
+    /// The table here lacks a column that the peer's rows have, or computes it.
+    #[error(
+        "table \"{table}\": column \"{column}\" of the source is not here, or is computed here; drop the table here, and \
+         it is copied anew"
+    )]
+    ColumnMissing {
         /// The table.
         table: String,
         /// The column.
@@ -162,7 +165,7 @@ impl Error {
             | Self::PeerChanged { .. }
             | Self::NotAllowed { .. }
             | Self::ReservedName { .. }
-            | Self::KeyMissing { .. }
+            | Self::ColumnMissing { .. }
             | Self::Malformed(_)
             | Self::Create { .. }
             | Self::Wal { .. } => Fault::Halt,
@@ -181,7 +184,7 @@ impl Error {
             Self::PeerChanged { .. } => "peer_changed",
             Self::NotAllowed { .. } | Self::ReservedName { .. } => "not_allowed",
             Self::UnknownTable { .. } => "unknown_table",
-            Self::KeyMissing { .. } => "key_missing",
+            Self::ColumnMissing { .. } => "column_missing",
             Self::Source(_) => "spool",
             Self::Create { .. } => "create",
             Self::Wal { .. } => "journal_mode",

@@ -8,7 +8,7 @@ use std::iter::Peekable;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::catalog::Received;
+use super::catalog::{Received, Terms};
 use super::checkpoint::{self, Reached};
 use super::copy::{self, Covered};
 use super::protect::{ApplyFlag, Protection};
@@ -29,10 +29,10 @@ type Items<'a, 'b> = Peekable<&'a mut &'b mut dyn Iterator<Item = Result<WindowI
 /// Whatever stops the window; the caller rolls back, and throws `received` away.
 pub(super) fn apply(conn: &Connection, received: &mut Received, window: Window<'_>) -> Result<Applied, Error> {
     let Window { peer, peer_name, rules, from, lost_history, mut items, end } = window;
-    let frame = Frame { peer, peer_name, rules, end };
+    let frame = Frame { peer, peer_name, rules, from, lost_history, end };
     let mut items: Items<'_, '_> = (&mut items).peekable();
     let begins_session = matches!(items.peek(), Some(Ok(WindowItem::Catalog)));
-    let lost = check_order(conn, &frame, from, lost_history, begins_session)?;
+    let lost = check_order(conn, &frame, begins_session)?;
     // What migrates needs no triggers; below they are on if the link says so.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     let flag = ApplyFlag::raise(conn, rules.protect)?;
@@ -62,18 +62,15 @@ struct Frame<'a> {
     peer: crate::model::NodeId,
     peer_name: &'a str,
     rules: &'a super::LinkRules,
+    from: Position,
+    lost_history: bool,
     end: &'a crate::model::WindowEnd,
 }
 
 /// Refuses a window that does not begin at the checkpoint. Says whether every table is copied again: where the peer says
 /// that history is lost, or where there is none yet.
-fn check_order(
-    conn: &Connection,
-    frame: &Frame<'_>,
-    from: Position,
-    lost_history: bool,
-    begins_session: bool,
-) -> Result<bool, Error> {
+fn check_order(conn: &Connection, frame: &Frame<'_>, begins_session: bool) -> Result<bool, Error> {
+    let Frame { from, lost_history, .. } = *frame;
     let to = frame.end.to.position;
     if to.epoch != from.epoch || to.seq < from.seq {
         return Err(Error::Malformed("it ends before it begins"));
@@ -112,7 +109,7 @@ impl Work<'_> {
         };
         let Some(catalog) = catalog else { return Ok(()) };
         let Frame { peer, peer_name, rules, .. } = self.frame;
-        let outcome = self.received.migrate(self.conn, peer, rules, catalog)?;
+        let outcome = self.received.migrate(self.conn, &Terms { peer, rules }, catalog)?;
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         self.applied.migrated = outcome.migrated;
         self.applied.notes.extend(outcome.notes);
@@ -257,4 +254,121 @@ fn read_catalog(items: &mut Items<'_, '_>) -> Result<migrate::Catalog, Error> {
         }
     }
     Ok(catalog)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Peer, Replica, started};
+    use super::*;
+    use crate::model::{CopyState, Fault, Selection};
+
+    #[test]
+    fn a_poisoned_row_halts_before_it_and_goes_on_when_the_operator_has_acted() {
+        for (ddl, here) in [
+            ("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", "CREATE TABLE t(id INTEGER PRIMARY KEY, v NOT NULL)"),
+            (
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, v)",
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, v NOT NULL DEFAULT 'wrong')",
+            ),
+        ] {
+            let (mut peer, mut replica) = started(ddl);
+            replica.run(&format!("DROP TABLE t; {here}"));
+            peer.run("INSERT INTO t VALUES (1, 'fine'), (2, NULL)");
+            let window = peer.next(vec![peer.upserts("t", "1")]);
+            let error = replica.apply(window.clone()).expect_err("NULL");
+            assert_eq!((error.word(), error.fault()), ("poisoned_row", Fault::Halt));
+            let message = format!("{error}: {}", std::error::Error::source(&error).expect("cause"));
+            assert!(message.contains("from \"peer\"") && message.contains("table \"t\", key (2)"), "{message}");
+            let rows: i64 = replica.look().query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("count");
+            assert_eq!(rows, 0, "nothing of the window");
+            replica.run(&format!("DROP TABLE t; {ddl}"));
+            // The session that failed is over; the next one begins with the catalog.
+            let items = peer.catalog().into_iter().chain(window.items.clone()).collect();
+            replica.apply(super::super::testing::Said { items, ..window }).expect("goes on");
+            replica.assert_equal(&peer);
+        }
+    }
+
+    #[test]
+    fn tables_that_the_link_does_not_take_are_refused() {
+        let peer = Peer::new("CREATE TABLE mine(a); CREATE TABLE theirs(a)");
+        let mut replica = Replica::new();
+        replica.rules.selection = Selection::new(&["mine".to_owned()], &[]).expect("glob");
+        let error = replica.apply(peer.first(peer.catalog())).expect_err("theirs");
+        assert_eq!(error.word(), "not_allowed");
+        replica.rules.selection = Selection::all();
+        let mut items = peer.catalog();
+        if let WindowItem::Table(def) = &mut items[1] {
+            def.name = "__CDC_meta".to_owned();
+        }
+        assert_eq!(replica.apply(peer.first(items)).expect_err("ours").word(), "not_allowed");
+    }
+
+    #[test]
+    fn rows_of_a_table_that_was_never_described_begin_a_new_session() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(a)");
+        replica.reopen();
+        let window = peer.next(vec![peer.upserts("t", "1")]);
+        let error = replica.apply(window).expect_err("unknown");
+        assert_eq!((error.word(), error.fault()), ("unknown_table", Fault::Retry));
+    }
+
+    #[test]
+    fn the_larger_sequence_stays_and_versions_follow() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT)");
+        let sequence = |replica: &Replica| -> Option<i64> {
+            replica
+                .look()
+                .query_row("SELECT max(seq) FROM sqlite_sequence WHERE name = 't'", [], |row| row.get(0))
+                .expect("seq")
+        };
+        for (sent, kept) in [(7, 7), (5, 7), (9, 9)] {
+            let mut window = peer.next(vec![]);
+            window.end.sequences = vec![("t".to_owned(), sent), ("other".to_owned(), 1)];
+            (window.end.user_version, window.end.application_id) = (Some(-3), Some(12));
+            replica.apply(window).expect("apply");
+            assert_eq!(sequence(&replica), Some(kept));
+        }
+        let read = |sql: &str| -> i32 { replica.look().query_row(sql, [], |row| row.get(0)).expect("pragma") };
+        assert_eq!((read("PRAGMA user_version"), read("PRAGMA application_id")), (-3, 12));
+        assert_eq!(read("SELECT count(*) FROM sqlite_sequence"), 1);
+    }
+
+    #[test]
+    fn a_part_of_a_window_says_that_readers_are_between_transactions() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(a)");
+        let mut window = peer.next(vec![]);
+        window.end.last_part = false;
+        replica.apply(window).expect("apply");
+        assert!(replica.held().between_transactions);
+        replica.apply(peer.next(vec![])).expect("apply");
+        assert!(!replica.held().between_transactions);
+    }
+
+    #[test]
+    fn a_new_generation_keeps_its_progress_and_a_table_that_is_gone_has_none() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+        peer.generation = 1;
+        let applied = replica.apply(peer.next(peer.catalog())).expect("apply");
+        assert!(applied.needs.is_empty());
+        let held = replica.held();
+        assert_eq!(held.tables.len(), 1);
+        assert_eq!((held.tables[0].progress.table, &held.tables[0].progress.state), (TableId(2), &CopyState::Done));
+        peer.run("DROP TABLE t");
+        replica.apply(peer.next(peer.catalog())).expect("apply");
+        assert!(replica.held().tables.is_empty());
+    }
+
+    #[test]
+    fn a_table_that_somebody_dropped_here_is_made_and_asked_for() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+        replica.run("DROP TABLE t");
+        peer.run("INSERT INTO t VALUES (1, 1)");
+        let applied = replica.apply(peer.next(vec![peer.upserts("t", "1")])).expect("apply");
+        assert_eq!(applied.needs, [NeedRange { table: TableId(1), low: None, high: None }]);
+        assert_eq!(replica.state("t"), CopyState::Pending);
+        replica.assert_equal(&peer);
+    }
 }

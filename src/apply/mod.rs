@@ -28,9 +28,10 @@ mod copy;
 mod error;
 mod mirror;
 mod protect;
-mod range_sql;
 mod rows;
 mod statement;
+#[cfg(test)]
+mod testing;
 mod window;
 
 pub use applier::Applier;

@@ -120,3 +120,49 @@ impl ApplyFlag {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::started;
+
+    #[test]
+    fn nothing_that_is_applied_is_captured_here_and_the_flag_is_as_it_was() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY)");
+        replica.run(
+            "CREATE TABLE log(id); INSERT INTO __cdc_meta VALUES ('capture_limit', 500), ('epoch', 8), ('hlc', 3);
+             CREATE TRIGGER __cdc_1_ai AFTER INSERT ON t WHEN 0 < coalesce((SELECT value FROM __cdc_meta WHERE
+             key = 'capture_limit'), 9223372036854775807) BEGIN INSERT INTO log VALUES (NEW.id); END",
+        );
+        replica.rules.user_triggers = true;
+        peer.run("INSERT INTO t VALUES (1)");
+        replica.apply(peer.next(vec![peer.upserts("t", "1")])).expect("apply");
+        let read = |sql: &str| -> i64 { replica.look().query_row(sql, [], |row| row.get(0)).expect("read") };
+        assert_eq!(read("SELECT count(*) FROM log"), 0);
+        assert_eq!(read("SELECT value FROM __cdc_meta WHERE key = 'capture_limit'"), 500);
+        assert_eq!(read("SELECT value FROM __cdc_meta WHERE key = 'hlc'"), 1_001, "later than what was applied");
+        replica.run("INSERT INTO t VALUES (2)");
+        assert_eq!(read("SELECT count(*) FROM log"), 1);
+    }
+
+    #[test]
+    fn a_protected_replica_refuses_its_applications_until_told_otherwise() {
+        let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        replica.rules.protect = true;
+        replica.apply(peer.next(peer.catalog())).expect("apply");
+        let refused = replica.look().execute_batch("INSERT INTO t VALUES (1, 1)").expect_err("protected").to_string();
+        assert!(refused.contains("read-only replica of peer: write at the source"), "{refused}");
+        for user_triggers in [false, true] {
+            replica.rules.user_triggers = user_triggers;
+            peer.run("INSERT INTO t(v) VALUES (1); UPDATE t SET v = v + 1");
+            replica.apply(peer.next(vec![peer.upserts("t", "1")])).expect("the applier may");
+            replica.assert_equal(&peer);
+        }
+        let delete = replica.look().execute_batch("DELETE FROM t");
+        assert!(delete.is_err(), "still protected");
+        replica.rules.protect = false;
+        replica.apply(peer.next(peer.catalog())).expect("apply");
+        replica.run("INSERT INTO t VALUES (100, 1)");
+        let flags = "SELECT count(*) FROM __cdc_meta WHERE key = 'capture_limit'";
+        assert_eq!(replica.look().query_row(flags, [], |row| row.get::<_, i64>(0)).expect("count"), 0);
+    }
+}

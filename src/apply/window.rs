@@ -86,7 +86,7 @@ pub struct Applied {
     pub migrated: bool,
     /// What a migration could not keep, and what it left.
     pub notes: Vec<String>,
-    /// The tables whose copy moved, or that came or went.
+    /// How all of the peer's tables stand, where a copy moved or a table came or went; otherwise empty.
     pub tables: Vec<TableStatus>,
     /// How long the write lock was held.
     pub held_lock: Duration,

@@ -1,1 +1,65 @@
-//! capture
+//! Capture: what changed in a database, recorded by triggers inside the application's own transactions.
+//!
+//! [`install`] puts the log and the triggers there ([`trigger_sql`] writes them, [`plan()`] shows them), [`reconcile`]
+//! keeps them right when the schema drifts, [`prune()`] keeps the log small, [`run_ddl`] changes the schema without
+//! losing sight of anything, and [`teardown()`] leaves nothing behind. The first rule of all of it: never block or break
+//! the application.
+//!
+//! [`reader`] hands out what the log says as windows, with the ranges of a copy read along, and [`wake`] tells when to look.
+//!
+//! Promised: every row that a transaction changed is named in the log in the same transaction, or its table is copied
+//! again. Not promised: that what the log names has changed.
+
+pub mod accounting;
+pub mod change_log;
+pub mod consumers;
+pub mod generation;
+pub mod read_error;
+pub mod reader;
+pub mod source;
+pub mod touch_sql;
+pub mod trigger_sql;
+pub mod wake;
+
+mod batches;
+mod checkpoint;
+mod ddl;
+mod decide;
+mod drift;
+mod error;
+mod index_sql;
+mod install;
+mod lineage;
+mod maintainer;
+mod options;
+mod plan;
+mod prune;
+mod resync;
+mod situation;
+mod snapshot;
+mod teardown;
+mod trial;
+
+#[cfg(test)]
+mod capture_tests;
+#[cfg(test)]
+mod drift_tests;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod test_support;
+
+pub use change_log::LogState;
+pub use checkpoint::{CheckpointVerdict, judge_checkpoint, log_state};
+pub use ddl::run_ddl;
+pub use drift::{Reconciled, reconcile};
+pub use error::Error;
+pub use generation::{Generation, tables};
+pub use install::{Installed, install};
+pub use maintainer::Maintainer;
+pub use options::{CaptureOptions, Images, Retention, SkippedTable};
+pub use plan::{Plan, plan};
+pub use prune::{PruneRequest, Pruned, prune};
+pub use read_error::Error as ReadError;
+pub use resync::request_copy;
+pub use teardown::teardown;

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::replicate::verify::grouped;
+use super::output::thousands as grouped;
 use crate::telemetry::{Board, LinkReport, LinkState, StatusReport, TableState};
 
 /// How often the screen is drawn anew: smooth to the eye, and no load.

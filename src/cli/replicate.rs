@@ -1,15 +1,16 @@
 //! `twinlite replicate SRC DST`: both halves in one process, joined by the real link over a private socket.
 
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::time::timeout;
 
 use super::Outcome;
-use super::args::ReplicateArgs;
+use super::args::Replicate;
 use super::progress::Progress;
-use crate::config::{Directions, LinkConfig, MigrateMode, NodeConfig, Retention};
+use crate::config::{Directions, LinkConfig, NodeConfig, Retention};
 use crate::node::{Ended, Node, Surroundings};
 use crate::replicate::verify::{self, TRIES_MAX, TRY_WAIT, Verdict};
 use crate::sqlite::{self, Role};
@@ -23,8 +24,8 @@ const REPLICA: &str = "replica";
 ///
 /// # Errors
 /// Whatever stands in the way, said once.
-pub async fn run(args: &ReplicateArgs) -> Result<Outcome> {
-    check_files(&args.source, &args.destination)?;
+pub async fn run(args: &Replicate) -> Result<Outcome> {
+    check_files(&args.source, &args.replica)?;
     let folder = tempfile::tempdir().context("make a private folder for the link's socket")?;
     let socket = format!("unix:{}", folder.path().join("link.sock").display());
     let surroundings = Surroundings::default();
@@ -38,11 +39,12 @@ pub async fn run(args: &ReplicateArgs) -> Result<Outcome> {
     };
     let pair = Pair { source, replica };
     let outcome = pair.watch(args).await;
+    let captured = pair.source.ended_because().is_none();
     let retention = Retention::default();
     let Pair { source, replica } = pair;
     replica.stop().await;
     source.stop().await;
-    if !matches!(outcome, Ok(Outcome::TornDown)) {
+    if captured {
         farewell(&args.source, &retention);
     }
     outcome
@@ -54,7 +56,7 @@ struct Pair {
 }
 
 impl Pair {
-    async fn watch(&self, args: &ReplicateArgs) -> Result<Outcome> {
+    async fn watch(&self, args: &Replicate) -> Result<Outcome> {
         let progress = Progress::start(self.replica.board.clone());
         let outcome = tokio::select! {
             signal = super::signal::stop() => {
@@ -64,22 +66,19 @@ impl Pair {
             ended = self.source.ended() => ended_early(ended),
             ended = self.replica.ended() => ended_early(ended),
             failed = refused_at_first_contact(&self.replica.board, args.once) => failed,
-            arrived = caught_up(&self.replica.board), if args.once => {
-                arrived;
-                Ok(Outcome::Done)
-            }
+            () = caught_up(&self.replica.board), if args.once => Ok(Outcome::Done),
         };
         progress.finish().await;
         if args.once && args.verify && matches!(outcome, Ok(Outcome::Done)) {
             let verdict = self.verify(args).await?;
-            super::output::line(&verdict.to_string());
+            super::output::print(&verdict.to_string())?;
             return Ok(if verdict.differences.is_empty() { Outcome::Done } else { Outcome::Found });
         }
         outcome
     }
 
     /// Compares both at one position: the source is held in a read transaction until the replica has come to it.
-    async fn verify(&self, args: &ReplicateArgs) -> Result<Verdict> {
+    async fn verify(&self, args: &Replicate) -> Result<Verdict> {
         let names: Vec<String> = self.source.captured().await?;
         for _ in 0..TRIES_MAX {
             let path = args.source.clone();
@@ -88,7 +87,7 @@ impl Pair {
             if timeout(TRY_WAIT, reached(&self.replica.board, head)).await.is_err() {
                 continue;
             }
-            let (path, names) = (args.destination.clone(), names.clone());
+            let (path, names) = (args.replica.clone(), names.clone());
             let compared = tokio::task::spawn_blocking(move || -> Result<Option<Verdict>> {
                 let replica = held_reader(&path)?;
                 if applied_seq(&replica)? != head {
@@ -119,7 +118,8 @@ fn held_head(source: &rusqlite::Connection) -> Result<i64> {
 }
 
 fn applied_seq(replica: &rusqlite::Connection) -> Result<i64> {
-    Ok(replica.query_row("SELECT coalesce(max(seq), 0) FROM __cdc_checkpoints WHERE name = ?1", [SOURCE], |row| row.get(0))?)
+    Ok(replica
+        .query_row("SELECT coalesce(max(seq), 0) FROM __cdc_checkpoints WHERE name = ?1", [SOURCE], |row| row.get(0))?)
 }
 
 /// Ends when the link has halted and will not go on by itself: at the first contact, or at any time with `--once`.
@@ -174,7 +174,8 @@ async fn reached(board: &Board, seq: i64) {
 
 fn ended_early(ended: Ended) -> Result<Outcome> {
     match ended {
-        Ended::TornDown => Ok(Outcome::TornDown),
+        Ended::TornDown => Ok(Outcome::Done),
+        Ended::LogFull => bail!("the change log was full; start again, which begins a new one and copies by digest"),
         Ended::FileReplaced => bail!("a database file was replaced by another while it was replicated; start again"),
     }
 }
@@ -198,7 +199,7 @@ fn same_inode(one: &Path, other: &Path) -> bool {
     inode(one).is_some_and(|one| Some(one) == inode(other))
 }
 
-fn source_config(args: &ReplicateArgs, socket: &str) -> NodeConfig {
+fn source_config(args: &Replicate, socket: &str) -> NodeConfig {
     let mut config = NodeConfig::defaults(SOURCE, &args.source);
     config.tables.clone_from(&args.tables);
     config.skip_tables.clone_from(&args.skip_tables);
@@ -207,18 +208,18 @@ fn source_config(args: &ReplicateArgs, socket: &str) -> NodeConfig {
     config
 }
 
-fn replica_config(args: &ReplicateArgs, socket: &str) -> NodeConfig {
-    let mut config = NodeConfig::defaults(REPLICA, &args.destination);
+fn replica_config(args: &Replicate, socket: &str) -> NodeConfig {
+    let mut config = NodeConfig::defaults(REPLICA, &args.replica);
     let mut link = LinkConfig::defaults(SOURCE, Directions::Receive);
     link.peer = Some(socket.to_owned());
-    link.migrate_mode = Some(args.migrate_mode.unwrap_or(MigrateMode::Forced));
+    link.migrate_mode = Some(args.migrate_mode.into());
     config.links = vec![link];
     config
 }
 
-fn farewell(source: &PathBuf, retention: &Retention) {
+fn farewell(source: &Path, retention: &Retention) {
     let days = retention.age.as_secs() / Duration::from_secs(86_400).as_secs();
-    super::output::note(&format!(
+    let text = format!(
         "capture stays installed in {0}: the next run goes on where this one stopped\n\
          its change log is bounded by {days} days, {1} entries or {2} MiB, whether Twinlite runs or not; past that the \
          next run copies again\n\
@@ -226,5 +227,6 @@ fn farewell(source: &PathBuf, retention: &Retention) {
         source.display(),
         verify::grouped(retention.rows),
         retention.size_bytes >> 20,
-    ));
+    );
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

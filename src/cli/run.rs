@@ -4,15 +4,18 @@ use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Outcome;
-use crate::config::{Config, NodeConfig};
+use super::{Outcome, args};
+use crate::config::NodeConfig;
 use crate::node::{Ended, Node, Surroundings};
 
 /// Runs every node of the configuration.
 ///
 /// # Errors
 /// A node could not be started; the others are stopped then.
-pub async fn run(config: Config) -> Result<Outcome> {
+pub async fn run(args: &args::Run) -> Result<Outcome> {
+    let config = args::config(&args.config)?;
+    let missing = config.not_built_yet();
+    anyhow::ensure!(missing.is_empty(), "{}", missing.join("; "));
     let stop = CancellationToken::new();
     let mut nodes = JoinSet::new();
     for node in config.nodes {
@@ -52,7 +55,7 @@ async fn keep_running(config: NodeConfig, stop: CancellationToken) -> Result<()>
         }
         match ended {
             None | Some(Ended::TornDown) => return Ok(()),
-            Some(Ended::FileReplaced) => {}
+            Some(Ended::FileReplaced | Ended::LogFull) => {}
         }
     }
 }

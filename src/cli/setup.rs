@@ -3,10 +3,10 @@
 use anyhow::Result;
 
 use super::Outcome;
-use super::args::{CaptureArgs, TargetArgs};
+use super::args::{Setup, Teardown};
 use super::output;
 use super::target::{Target, owner_or_here, targets};
-use crate::admin::control::Request;
+use crate::admin::Request;
 use crate::capture::{self, CaptureOptions, Images, Maintainer};
 use crate::model::Selection;
 use crate::sqlite::{self, Role};
@@ -15,9 +15,9 @@ use crate::sqlite::{self, Role};
 ///
 /// # Errors
 /// What stands in the way; nothing is changed then.
-pub async fn setup(args: &CaptureArgs) -> Result<Outcome> {
+pub async fn setup(args: &Setup) -> Result<Outcome> {
     for target in wanted(args)? {
-        let request = Request::Setup {};
+        let request = Request::Setup(args.request());
         owner_or_here(&target, request, |maintainer| {
             let installed = maintainer.install()?;
             let skipped = installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason));
@@ -32,19 +32,17 @@ pub async fn setup(args: &CaptureArgs) -> Result<Outcome> {
 ///
 /// # Errors
 /// The database cannot be read, or what would stand in `setup`'s way.
-pub fn plan(args: &CaptureArgs) -> Result<Outcome> {
+pub fn plan(args: &Setup) -> Result<Outcome> {
     for target in wanted(args)? {
         let connection = sqlite::open(&target.database, Role::Reader, false)?;
         let plan = capture::plan(&connection, &target.options)?;
-        if plan.statements.is_empty() {
-            output::line("-- nothing to do: the capture is in place");
+        let mut lines: Vec<String> =
+            plan.statements.iter().map(|sql| format!("{};", sql.trim_end().trim_end_matches(';'))).collect();
+        if lines.is_empty() {
+            lines.push("-- nothing to do: the capture is in place".to_owned());
         }
-        for statement in &plan.statements {
-            output::line(&format!("{};", statement.trim_end().trim_end_matches(';')));
-        }
-        for table in &plan.skipped {
-            output::line(&format!("-- skipped {}: {}", table.name, table.reason));
-        }
+        lines.extend(plan.skipped.iter().map(|table| format!("-- skipped {}: {}", table.name, table.reason)));
+        output::print(&lines.join("\n"))?;
     }
     Ok(Outcome::Done)
 }
@@ -53,26 +51,25 @@ pub fn plan(args: &CaptureArgs) -> Result<Outcome> {
 ///
 /// # Errors
 /// The database cannot be written.
-pub async fn teardown(args: &TargetArgs) -> Result<Outcome> {
-    for target in targets(args)? {
+pub async fn teardown(args: &Teardown) -> Result<Outcome> {
+    for target in targets(&args.target)? {
         owner_or_here(&target, Request::Teardown, |maintainer: &mut Maintainer| Ok(maintainer.teardown()?)).await?;
     }
     Ok(Outcome::Done)
 }
 
 /// The targets, with what the command line says of capture on top.
-fn wanted(args: &CaptureArgs) -> Result<Vec<Target>> {
+fn wanted(args: &Setup) -> Result<Vec<Target>> {
     let mut targets = targets(&args.target)?;
     for target in &mut targets {
         let CaptureOptions { selection, images, log_table, .. } = &mut target.options;
         if !args.tables.is_empty() || !args.skip_tables.is_empty() {
             *selection = Selection::new(&args.tables, &args.skip_tables)?;
         }
-        if let Some(wanted) = args.images {
-            *images = match wanted {
-                crate::config::Images::Key => Images::Key,
-                crate::config::Images::Full => Images::Full,
-            };
+        match args.images.as_deref() {
+            Some("full") => *images = Images::Full,
+            Some(_) => *images = Images::Key,
+            None => {}
         }
         if let Some(name) = &args.log_table {
             log_table.clone_from(name);

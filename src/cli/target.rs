@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
-use super::args::TargetArgs;
-use super::output;
-use crate::admin::control::{self, Request};
+use super::args;
+use super::{Usage, output};
+use crate::admin::{self, Request};
 use crate::capture::{CaptureOptions, Maintainer};
 use crate::model::SystemClock;
 use crate::node::capture_options;
@@ -25,16 +25,18 @@ pub struct Target {
 ///
 /// # Errors
 /// The config is wrong, or the database cannot be read.
-pub fn targets(args: &TargetArgs) -> Result<Vec<Target>> {
+pub fn targets(args: &args::Target) -> Result<Vec<Target>> {
     if let Some(config) = &args.config {
-        let config = crate::config::load(config)?;
+        let config = args::config(config)?;
         let target = |node: &crate::config::NodeConfig| Target {
             database: node.database.clone(),
             options: capture_options(node),
         };
         return Ok(config.nodes.iter().map(target).collect());
     }
-    let Some(database) = &args.db else { bail!("name the database with --db, or its config with --config") };
+    let Some(database) = &args.db else {
+        return Err(Usage("name the database: --db FILE or --config FILE".to_owned()).into());
+    };
     Ok(vec![Target { database: database.clone(), options: stored_options(database)? }])
 }
 
@@ -52,10 +54,9 @@ pub async fn owner_or_here(
     request: Request,
     here: impl FnOnce(&mut Maintainer) -> Result<Vec<String>> + Send + 'static,
 ) -> Result<()> {
-    if let Some(response) = control::ask(&target.database, &request).await? {
+    if let Some(response) = admin::ask(&target.database, &request).await? {
         anyhow::ensure!(response.ok, "{}", response.lines.join("\n"));
-        response.lines.iter().for_each(|line| output::line(line));
-        return Ok(());
+        return output::print(&response.lines.join("\n"));
     }
     let (database, options) = (target.database.clone(), target.options.clone());
     let work = move || -> Result<Vec<String>> {
@@ -63,6 +64,5 @@ pub async fn owner_or_here(
         here(&mut maintainer)
     };
     let lines = tokio::task::spawn_blocking(work).await.context("the command's thread ended")??;
-    lines.iter().for_each(|line| output::line(line));
-    Ok(())
+    output::print(&lines.join("\n"))
 }

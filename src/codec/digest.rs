@@ -113,6 +113,6 @@ mod tests {
         assert_eq!(digest(&[&[ValueRef::Integer(1), ValueRef::Text(b"a")]]), (1, DIGEST));
     }
 
-    const FINGERPRINT: i64 = 0;
-    const DIGEST: u128 = 0;
+    const FINGERPRINT: i64 = -1_602_498_247_821_099_887;
+    const DIGEST: u128 = 32_424_798_287_819_095_212_854_487_833_248_893_759;
 }

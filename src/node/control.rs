@@ -1,24 +1,32 @@
 //! What a running node does for commands of other processes on its database.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Ended, Parts};
-use crate::admin::control::{Request, Response};
+use crate::admin::{Request, Response, SetupRequest, serve_control};
 use crate::capture::{Maintainer, Reconciled};
 
-/// Answers requests on the owner's socket.
-pub(super) fn handler(parts: Parts) -> impl Fn(Request) -> futures_util::future::BoxFuture<'static, Response> + Send + Sync {
+/// Answers requests on the owner's socket until the node stops.
+pub(super) async fn serve(socket: PathBuf, parts: Parts) {
+    let stop = parts.stop.clone();
     let parts = Arc::new(parts);
-    move |request| {
+    let handler = move |request| {
         let parts = Arc::clone(&parts);
-        Box::pin(async move { answer(&parts, request).await })
+        async move { answer(&parts, request).await }
+    };
+    if let Err(error) = serve_control(&socket, handler, stop).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "answering commands on the database ended");
     }
 }
 
 async fn answer(parts: &Parts, request: Request) -> Response {
     match request {
-        Request::Status => Response { report: Some(parts.board.report()), ..Response::done(Vec::new()) },
-        Request::Setup { .. } => with_maintainer(parts, |maintainer| Ok(maintainer.install()?.did)).await,
+        Request::Status => Response::status(parts.board.report()),
+        Request::Setup(wanted) if wanted != SetupRequest::default() => Response::failed(vec![
+            "the process that owns this database sets what is captured: change its config, or stop it first".to_owned(),
+        ]),
+        Request::Setup(_) => with_maintainer(parts, |maintainer| Ok(maintainer.install()?.did)).await,
         Request::Teardown => {
             let response = with_maintainer(parts, |maintainer| Ok(maintainer.teardown()?)).await;
             if response.ok {
@@ -34,7 +42,7 @@ async fn answer(parts: &Parts, request: Request) -> Response {
             .await
         }
         Request::Ddl { sql } => {
-            with_maintainer(parts, move |maintainer| Ok(reconciled_lines(&maintainer.ddl(&sql)?))).await
+            with_maintainer(parts, move |maintainer| Ok(reconciled_lines(&maintainer.run_ddl(&sql)?))).await
         }
     }
 }
@@ -44,12 +52,12 @@ async fn with_maintainer(
     work: impl FnOnce(&mut Maintainer) -> anyhow::Result<Vec<String>> + Send + 'static,
 ) -> Response {
     let Some(feed) = &parts.feed else {
-        return Response::failed("this database only receives; run the command at its source".to_owned());
+        return Response::failed(vec!["this database only receives; run the command at its source".to_owned()]);
     };
     match feed.maintainer().call(work).await {
         Ok(Ok(lines)) => Response::done(lines),
-        Ok(Err(error)) => Response::failed(format!("{error:#}")),
-        Err(error) => Response::failed(error.to_string()),
+        Ok(Err(error)) => Response::failed(vec![format!("{error:#}")]),
+        Err(error) => Response::failed(vec![error.to_string()]),
     }
 }
 

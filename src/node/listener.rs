@@ -38,7 +38,7 @@ pub(super) async fn start(
     (stop, tasks): (&CancellationToken, &mut JoinSet<()>),
 ) -> Result<()> {
     let listener = link::bind(address).await?;
-    tracing::info!(address = listener.local_address(), "listening");
+    tracing::info!(address = %listener.local_address(), "listening");
     let (incoming, arrived) = mpsc::channel(GREETING_MAX);
     let serving = stop.clone();
     tasks.spawn(async move {
@@ -76,7 +76,11 @@ async fn greet(mut connection: Connection, waiting: Arc<Waiting>, our_name: Stri
     let hello = match read_hello(&mut connection.stream).await {
         Ok(hello) => hello,
         Err(error) => {
-            tracing::warn!(peer = connection.peer, error = &error as &dyn std::error::Error, "no Hello from a connection");
+            tracing::warn!(
+                peer = connection.peer,
+                error = &error as &dyn std::error::Error,
+                "no Hello from a connection"
+            );
             return;
         }
     };

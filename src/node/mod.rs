@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{http, owner::Owner};
+use crate::admin::{self, Owner};
 use crate::apply::Applier;
 use crate::capture::reader::LogReader;
 use crate::config::{LinkConfig, NodeConfig};
@@ -50,6 +50,8 @@ impl Default for Surroundings {
 pub enum Ended {
     /// Its database file was replaced by another; start it again to open that one.
     FileReplaced,
+    /// Its change log was full; start it again to begin a new one.
+    LogFull,
     /// Its capture was removed by `teardown`; there is nothing left to do.
     TornDown,
 }
@@ -99,8 +101,6 @@ impl Node {
     /// # Errors
     /// Whatever stands in the way: another owner, a file that cannot be used, a port that is taken.
     pub async fn start(config: NodeConfig, surroundings: &Surroundings) -> Result<Self> {
-        let refused = config.not_built_yet();
-        anyhow::ensure!(refused.is_empty(), "{}", refused.join("; "));
         let config = Arc::new(config);
         let board = Board::new(&config.name, &config.database.display().to_string(), Arc::clone(&surroundings.clock));
         let owner = Owner::acquire(&config.database)?;
@@ -116,16 +116,25 @@ impl Node {
             clock: Arc::clone(&surroundings.clock),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(owner.serve(control::handler(parts.clone()), stop.clone()));
+        tasks.spawn(control::serve(owner.socket().to_owned(), parts.clone()));
         start_links(&parts, &opened, &mut tasks).await?;
         if let Some(address) = &config.admin_listen {
-            let listener = http::bind(address).await?;
-            tasks.spawn(http::serve(listener, board.clone(), stop.clone()));
+            let serving = admin::serve_http(admin::http::bind(address).await?, board.clone(), stop.clone());
+            tasks.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(error = &error as &dyn std::error::Error, "serving /status.json ended");
+                }
+            });
         }
         if let Some(feed) = &parts.feed {
             upkeep::start(&parts, feed, opened.wake, &mut tasks);
         }
         Ok(Self { board, installed: opened.installed, parts, tasks, grace: config.grace, _owner: owner })
+    }
+
+    /// Why it should end by itself, if it should.
+    pub fn ended_because(&self) -> Option<Ended> {
+        self.parts.ended.why.get().copied()
     }
 
     /// Waits until the node should end by itself.
@@ -150,7 +159,8 @@ impl Node {
     /// SQLite's, or nothing is captured.
     pub async fn captured(&self) -> Result<Vec<String>> {
         let feed = self.feed().context("nothing is captured here")?;
-        let generations = feed.maintainer().call(|maintainer| crate::capture::tables(maintainer.connection())).await??;
+        let generations =
+            feed.maintainer().call(|maintainer| crate::capture::tables(maintainer.connection())).await??;
         Ok(generations.into_iter().map(|generation| generation.schema_name).collect())
     }
 
@@ -182,7 +192,9 @@ async fn start_links(parts: &Parts, opened: &Opened, tasks: &mut JoinSet<()>) ->
     let mut waiting = listener::Waiting::new();
     for link in &parts.config.links {
         let meeting = match &link.peer {
-            Some(peer) => Meeting::Dial(peer.parse::<Address>().with_context(|| format!("link \"{}\": peer", link.name))?),
+            Some(peer) => {
+                Meeting::Dial(peer.parse::<Address>().with_context(|| format!("link \"{}\": peer", link.name))?)
+            }
             None => Meeting::Await(listener::expect(&mut waiting, &link.name)),
         };
         let runner = Runner { end: end(parts, opened, link), meeting, stop: parts.stop.clone() };
@@ -196,7 +208,8 @@ async fn start_links(parts: &Parts, opened: &Opened, tasks: &mut JoinSet<()>) ->
 }
 
 fn end(parts: &Parts, opened: &Opened, link: &LinkConfig) -> End<LogReader> {
-    let status = |wanted: bool, direction| wanted.then(|| parts.board.link(&link.name, direction, link.peer.as_deref()));
+    let status =
+        |wanted: bool, direction| wanted.then(|| parts.board.link(&link.name, direction, link.peer.as_deref()));
     let (sends, receives) = (link.directions.sends(), link.directions.receives());
     End {
         settings: open::link_settings(&parts.config, link, opened.id),

@@ -79,9 +79,8 @@ async fn open_capture(
     opened.installed = Some(installed);
     let reads = Arc::new(AtomicU64::new(0));
     let (path, spool_dir, counted) = (config.database.clone(), config.spool_folder(), Arc::clone(&reads));
-    let shelf = Db::spawn("reader", move || {
-        LogReader::open(&path).map(|reader| Shelf::new(reader, spool_dir, counted))
-    })?;
+    let shelf =
+        Db::spawn("reader", move || LogReader::open(&path).map(|reader| Shelf::new(reader, spool_dir, counted)))?;
     let wake = Wake::new(&config.database).context("watch the database's folder")?;
     let (changed, ticks) = watch::channel(0);
     opened.wake = Some((wake, changed));
@@ -99,11 +98,7 @@ pub fn capture_options(config: &NodeConfig) -> CaptureOptions {
             config::Images::Full => capture::Images::Full,
         },
         log_table: config.capture.log_table.clone(),
-        retention: capture::Retention {
-            age: retention.age,
-            rows: retention.rows,
-            size_bytes: retention.size_bytes,
-        },
+        retention: capture::Retention { age: retention.age, rows: retention.rows, size_bytes: retention.size_bytes },
     }
 }
 

@@ -10,7 +10,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{Ended, Parts};
 use crate::capture::reader::LogReader;
 use crate::capture::wake::Wake;
-use crate::capture::PruneRequest;
 use crate::replicate::feed::Feed;
 
 /// How often the log is looked at. A prune needs a second of quiet, so this is also how quiet is told.
@@ -95,10 +94,26 @@ async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), 
     if !(quiet || done > PRUNE_BUSY_AT_ENTRIES) {
         return Ok(());
     }
-    let retention = super::open::capture_options(&parts.config).retention;
     loop {
-        let request = PruneRequest { acknowledged: acknowledged.clone(), retention };
-        let pruned = feed.maintainer().call(move |maintainer| maintainer.prune(&request)).await??;
+        let acknowledged = acknowledged.clone();
+        let pruned = feed.maintainer().call(move |maintainer| maintainer.prune(acknowledged)).await??;
+        let metrics = parts.board.metrics();
+        metrics.log_pruned_total.add(pruned.removed);
+        metrics.cut_offs_total.add(pruned.cut_off.len() as u64);
+        if pruned.removed > 0 {
+            metrics.held_write_lock(pruned.longest_hold);
+        }
+        for consumer in &pruned.cut_off {
+            tracing::warn!(
+                consumer,
+                "away for longer than the log is kept: its tables are copied again when it returns"
+            );
+        }
+        if pruned.limit_reached {
+            tracing::warn!("the log is full, so the triggers stopped: begin a new one and copy by digest");
+            parts.ended.end(Ended::LogFull);
+            return Ok(());
+        }
         if !pruned.more || parts.stop.is_cancelled() {
             return Ok(());
         }

@@ -92,10 +92,10 @@ impl Error {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::Read(error) => error.code(),
-            Self::Capture(error) => error.code(),
+            Self::Read(error) => error.word(),
+            Self::Capture(error) => error.word(),
             Self::Link(_) => "connection",
-            Self::Apply(error) => error.code(),
+            Self::Apply(error) => error.word(),
             Self::Sqlite(error) => error.word(),
             Self::Spool(error) if error.kind() == std::io::ErrorKind::StorageFull => "disk_full",
             Self::Spool(_) => "spool",

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use super::Error;
 use crate::capture::source::{ChangeSource, ReadOutcome, ReadRequest, ReadWindow};
 use crate::capture::{self, CheckpointVerdict, LogState, Maintainer};
-use crate::link::{SpoolWriter, Spooled};
-use crate::model::{Checkpoint, NodeId, SchemaKinds, Selection};
+use crate::link::{Spool, Spooled};
+use crate::model::{Checkpoint, NodeId, Position, SchemaKinds, Selection};
 use crate::sqlite::Db;
 
 /// Windows kept for other links to share: as many as a link may have unacknowledged while another is a moment behind.
@@ -27,7 +27,6 @@ const SHARED_BYTES_MAX: u64 = 32 << 20;
 const SCHEMA_TRIES_MAX: u32 = 50;
 
 /// A window, ready to be sent to any link that asked for the same.
-#[derive(Debug)]
 pub struct SharedWindow {
     /// What it covers.
     pub read: ReadWindow,
@@ -75,7 +74,7 @@ impl<S: ChangeSource> Shelf<S> {
         if let Some((_, window)) = key.as_ref().and_then(|key| self.shared.iter().find(|(have, _)| have == key)) {
             return Ok(Shelved::Window(Arc::clone(window)));
         }
-        let mut spool = SpoolWriter::new(&self.spool_dir);
+        let mut spool = Spool::new(&self.spool_dir);
         let outcome = self.source.read(request, &mut |item| spool.push(item))?;
         let read = match outcome {
             ReadOutcome::SchemaChanged => return Ok(Shelved::SchemaChanged),
@@ -83,7 +82,7 @@ impl<S: ChangeSource> Shelf<S> {
             ReadOutcome::Window(read) => read,
         };
         self.reads.fetch_add(1, Ordering::Relaxed);
-        let window = Arc::new(SharedWindow { read, spooled: spool.finish().map_err(Error::Spool)? });
+        let window = Arc::new(SharedWindow { read, spooled: spool.finish() });
         if let Some(key) = key.filter(|key| key.catalog == window.read.catalog) {
             self.keep(key, &window);
         }
@@ -220,9 +219,9 @@ impl<S: ChangeSource> Feed<S> {
     ///
     /// # Errors
     /// SQLite's.
-    pub async fn meet(&self, consumer: &str, peer: NodeId) -> Result<(), Error> {
+    pub async fn meet(&self, consumer: &str, peer: NodeId, from: Position) -> Result<(), Error> {
         let consumer = consumer.to_owned();
-        Ok(self.maintainer.call(move |maintainer| maintainer.meet_consumer(&consumer, peer)).await??)
+        Ok(self.maintainer.call(move |maintainer| maintainer.meet_peer(&consumer, peer, from)).await??)
     }
 
     /// A consumer has durably applied the log up to here.

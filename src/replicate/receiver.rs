@@ -3,6 +3,7 @@
 //! [`Assembly`] spools frames until a window is whole, without ever waiting for the database; [`Receiver`] applies whole
 //! windows in order and acknowledges each once it is durable.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,18 +12,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::sender::WINDOWS_IN_FLIGHT_MAX;
-use crate::apply::{Applied, Applier, LinkRules, Window};
-use crate::link::{Ack, Begin, Commit, Frame, FrameSink, Need, SpoolWriter, Spooled};
-use crate::model::{CopyState, NodeId, WindowItem};
+use crate::apply::{Applied, Applier, HeldTable, LinkRules, SourceError, TableStatus, Window};
+use crate::link::{Ack, Begin, Commit, Frame, FrameSink, Need, Spool, Spooled};
+use crate::model::{CopyState, NodeId, TableId, WindowItem};
 use crate::sqlite::Db;
 use crate::telemetry::failpoint;
-use crate::telemetry::status::{LinkHandle, LinkState, TableState, TableStatus};
+use crate::telemetry::{LinkHandle, LinkState, TableReport, TableState};
 
 /// Whole windows that may wait to be applied: what a peer may have in flight, and the one that is being applied.
 pub const WINDOWS_WAITING_MAX: usize = WINDOWS_IN_FLIGHT_MAX + 1;
 
 /// A window that has arrived whole.
-#[derive(Debug)]
 pub struct Arrived {
     begin: Begin,
     items: Spooled,
@@ -32,7 +32,7 @@ pub struct Arrived {
 /// Puts frames together to windows.
 pub struct Assembly {
     spool_dir: PathBuf,
-    open: Option<(Begin, SpoolWriter)>,
+    open: Option<(Begin, Spool)>,
     next_number: u64,
 }
 
@@ -50,7 +50,7 @@ impl Assembly {
         if self.open.is_some() || begin.number != self.next_number {
             return Err(Error::Protocol { what: "a window out of order" });
         }
-        self.open = Some((begin, SpoolWriter::new(&self.spool_dir)));
+        self.open = Some((begin, Spool::new(&self.spool_dir)));
         Ok(())
     }
 
@@ -74,7 +74,7 @@ impl Assembly {
             return Err(Error::Protocol { what: "the end of a window that was not begun" });
         };
         self.next_number += 1;
-        Ok(Arrived { begin, items: spool.finish().map_err(Error::Spool)?, commit })
+        Ok(Arrived { begin, items: spool.finish(), commit })
     }
 }
 
@@ -92,6 +92,8 @@ pub struct Receiver {
     pub rules: Arc<LinkRules>,
     /// Where `status` reads.
     pub status: LinkHandle,
+    /// The peer's tables that are not copied whole yet.
+    pub unfinished: BTreeSet<TableId>,
 }
 
 impl Receiver {
@@ -99,7 +101,7 @@ impl Receiver {
     ///
     /// # Errors
     /// A window could not be applied; nothing of it is there then.
-    pub async fn run(self, mut windows: mpsc::Receiver<Arrived>, stop: CancellationToken) -> Result<(), Error> {
+    pub async fn run(mut self, mut windows: mpsc::Receiver<Arrived>, stop: CancellationToken) -> Result<(), Error> {
         loop {
             let arrived = tokio::select! {
                 biased;
@@ -113,7 +115,7 @@ impl Receiver {
         }
     }
 
-    async fn apply(&self, arrived: Arrived) -> Result<(), Error> {
+    async fn apply(&mut self, arrived: Arrived) -> Result<(), Error> {
         let (number, head) = (arrived.commit.number, arrived.commit.end.head);
         let last_part = arrived.commit.end.last_part;
         let applied = self.apply_blocking(arrived).await?;
@@ -123,15 +125,14 @@ impl Receiver {
             self.sink.control(Frame::Need(need))?;
         }
         self.sink.control(Frame::Ack(Ack { number, position: applied.checkpoint.position }))?;
-        self.report(&applied, head, last_part);
-        Ok(())
+        self.report(&applied, head, last_part).await
     }
 
     async fn apply_blocking(&self, arrived: Arrived) -> Result<Applied, Error> {
         let (peer, peer_name, rules) = (self.peer, self.peer_name.clone(), Arc::clone(&self.rules));
         let work = move |applier: &mut Applier| {
             let Arrived { begin, items, commit } = arrived;
-            let mut items = items.items();
+            let mut items = items.items().map(|item| item.map_err(SourceError::from));
             applier.apply(Window {
                 peer,
                 peer_name: &peer_name,
@@ -145,36 +146,77 @@ impl Receiver {
         Ok(self.applier.call(work).await??)
     }
 
-    fn report(&self, applied: &Applied, head: i64, last_part: bool) {
+    /// Tells `status` what a window did.
+    async fn report(&mut self, applied: &Applied, head: i64, last_part: bool) -> Result<(), Error> {
+        let metrics = self.status.board().metrics();
+        metrics.windows_applied_total.one();
+        metrics.rows_upserted_total.add(applied.upserts);
+        metrics.rows_deleted_total.add(applied.deletes);
+        metrics.held_write_lock(applied.held_lock);
         for note in &applied.notes {
             tracing::warn!("{note}");
+            self.status.board().note(note.clone());
         }
-        if let Some(tables) = &applied.tables {
-            self.status.tables(tables.iter().map(table_status).collect());
+        if applied.migrated {
+            self.refresh().await?;
+        }
+        for table in &applied.tables {
+            match table.state {
+                CopyState::Done => self.unfinished.remove(&table.id),
+                CopyState::Pending | CopyState::Copying { .. } => self.unfinished.insert(table.id),
+            };
+            self.status.table(changed_table(table));
         }
         self.status.error(None);
-        self.status.applied(applied.checkpoint, head);
-        let state = match (self.status.copying(), last_part) {
-            (true, _) => LinkState::Snapshot,
-            (false, true) => LinkState::Live,
-            (false, false) => LinkState::BetweenTransactions,
-        };
-        self.status.state(state);
+        self.status.applied(applied.checkpoint.position, applied.checkpoint.ts_ms);
+        self.status.head(head);
+        self.status.state(match (self.unfinished.is_empty(), last_part) {
+            (false, _) => LinkState::Snapshot,
+            (true, true) => LinkState::Live,
+            (true, false) => LinkState::BetweenTransactions,
+        });
+        Ok(())
+    }
+
+    /// Reads all tables of the peer anew, for some came, went or got another name.
+    async fn refresh(&mut self) -> Result<(), Error> {
+        let (name, peer) = (self.peer_name.clone(), self.peer);
+        let held = self.applier.call(move |applier| applier.held(&name, Some(peer))).await??;
+        self.unfinished = unfinished(&held.tables);
+        self.status.tables(held.tables.iter().map(held_table));
+        Ok(())
     }
 }
 
-/// What the applier knows of a table, as `status` shows it.
-pub fn table_status(table: &crate::apply::TableCopyStatus) -> TableStatus {
-    let state = match table.state {
-        CopyState::Done => TableState::Live,
-        CopyState::Pending | CopyState::Copying { .. } => TableState::Snapshot,
-    };
-    TableStatus {
-        name: table.name.clone(),
-        state,
+/// The tables of a peer that are not copied whole yet.
+pub fn unfinished(tables: &[HeldTable]) -> BTreeSet<TableId> {
+    let open = tables.iter().filter(|table| table.progress.state != CopyState::Done);
+    open.map(|table| table.progress.table).collect()
+}
+
+/// What is held of a table, as `status` shows it.
+pub fn held_table(table: &HeldTable) -> TableReport {
+    TableReport {
+        rows_copied: table.rows,
+        rows_total: Some(table.rows_estimate),
+        generation: Some(table.progress.table.0),
+        ..TableReport::new(table.name.clone(), table_state(&table.progress.state))
+    }
+}
+
+fn changed_table(table: &TableStatus) -> TableReport {
+    TableReport {
         rows_copied: table.rows_copied,
-        rows_total: table.rows_estimate,
-        generation: table.id.0,
-        skipped_because: None,
+        rows_total: Some(table.rows_estimate),
+        generation: Some(table.id.0),
+        ..TableReport::new(table.name.clone(), table_state(&table.state))
+    }
+}
+
+fn table_state(state: &CopyState) -> TableState {
+    match state {
+        CopyState::Done => TableState::Live,
+        CopyState::Pending => TableState::Pending,
+        CopyState::Copying { .. } => TableState::Snapshot,
     }
 }

@@ -6,21 +6,23 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::backoff::Backoff;
 use super::session::End;
 use crate::capture::source::ChangeSource;
-use crate::link::{self, Address, Connection, Hello};
+use crate::link::{self, Address, Connection, DialOptions, Hello};
 use crate::model::{Fault, Trouble};
-use crate::telemetry::metrics;
-use crate::telemetry::status::LinkState;
+use crate::telemetry::LinkState;
 
 /// How often a halted link looks whether somebody has acted. Long enough to cost nothing, short enough that a person
 /// sees it go on.
 const HALTED_LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// A session that lasted this long was a good one: the next failure is a new one.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// How the two ends of a link come together.
 pub enum Meeting {
@@ -54,8 +56,13 @@ impl<S: ChangeSource> Runner<S> {
             let outcome = match met {
                 Ok(None) => return,
                 Ok(Some((connection, greeting))) => {
+                    let begun = Instant::now();
                     let (outcome, interrupted_by) = self.session(connection, greeting).await;
                     next = interrupted_by;
+                    if begun.elapsed() >= STABLE_AFTER {
+                        backoff.reset();
+                        last = None;
+                    }
                     outcome
                 }
                 Err(error) => Err(error),
@@ -78,7 +85,7 @@ impl<S: ChangeSource> Runner<S> {
             () = self.stop.cancelled() => Ok(None),
             met = async {
                 match &mut self.meeting {
-                    Meeting::Dial(address) => Ok(Some((link::dial(address).await?, None))),
+                    Meeting::Dial(address) => Ok(Some((link::dial(address, DialOptions::default()).await?, None))),
                     Meeting::Await(waiting) => {
                         Ok(waiting.recv().await.map(|(connection, hello)| (connection, Some(hello))))
                     }
@@ -125,7 +132,9 @@ impl<S: ChangeSource> Runner<S> {
             status.state(if halted { LinkState::Halted } else { LinkState::Connecting });
         }
         *last = Some(trouble);
-        metrics::RECONNECTS.add(1);
+        if let Some(status) = self.end.statuses().next() {
+            status.board().metrics().reconnects_total.one();
+        }
         let wait = if halted { HALTED_LOOK_EVERY } else { backoff.next_wait() };
         tokio::select! {
             () = self.stop.cancelled() => {}

@@ -255,11 +255,11 @@ impl<S: ChangeSource> Sender<S> {
             first_ts_ms: window.read.first_ts_ms,
         });
         self.note_in_flight();
-        self.sink.data(&Frame::Begin(begin)).await?;
+        self.sink.data(Frame::Begin(begin)).await?;
         for frame in window.spooled.frames() {
-            self.sink.encoded(frame.map_err(Error::Spool)?).await?;
+            self.sink.encoded(frame?).await?;
         }
-        self.sink.data(&Frame::Commit(Commit { number: self.number, end })).await?;
+        self.sink.data(Frame::Commit(Commit { number: self.number, end })).await?;
         failpoint::hit(failpoint::LINK_AFTER_SEND);
         if window.read.copied.is_some() {
             failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_SENT);

@@ -13,16 +13,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::feed::Feed;
-use super::receiver::{Assembly, Receiver, WINDOWS_WAITING_MAX};
-use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SharedState, Start, WindowShape};
+use super::receiver::{Assembly, Receiver, WINDOWS_WAITING_MAX, held_table, unfinished};
+use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, SharedState, Start, WindowShape};
 use crate::apply::{Applier, LinkRules};
 use crate::capture::CheckpointVerdict;
 use crate::capture::source::ChangeSource;
 use crate::codec::Compression;
-use crate::link::{Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, Hello, LogHello, PROTOCOL};
-use crate::model::{Clock, NodeId, Position, SchemaKinds, Trouble};
+use crate::link::{
+    self, Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, HeldTable, Hello, LogHello, PROTOCOL,
+};
+use crate::model::{Clock, Epoch, NodeId, Position, Trouble};
 use crate::sqlite::Db;
-use crate::telemetry::status::{LinkHandle, LinkState};
+use crate::telemetry::{Heard, LinkHandle, LinkState};
 
 /// How long an end waits for the other's Hello.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
@@ -79,7 +81,7 @@ pub async fn read_hello(stream: &mut FrameStream) -> Result<Hello, Error> {
         Some(Frame::Hello(hello)) => Ok(hello),
         Some(Frame::Fault(trouble)) => Err(Error::Peer(trouble)),
         Some(_) => Err(Error::Protocol { what: "something else before Hello" }),
-        None => Err(Error::Link(crate::link::Error::Lost)),
+        None => Err(Error::Link(link::Error::Closed { peer: "the peer".to_owned() })),
     }
 }
 
@@ -109,41 +111,53 @@ impl<S: ChangeSource> End<S> {
         greeting: Option<Hello>,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let Connection { sink, mut stream, local, .. } = connection;
-        let outcome = self.greet_and_run(&sink, &mut stream, local, (greeting, stop)).await;
+        let mut connection = connection;
+        let outcome = self.greet_and_run(&mut connection, greeting, stop).await;
         if let Err(error) = &outcome
             && !matches!(error, Error::Peer(_) | Error::Link(_))
         {
-            let _ = sink.control(Frame::Fault(error.trouble()));
-            let farewell = async { while let Ok(Some(_)) = stream.next().await {} };
-            let _ = timeout(FAREWELL_WAIT, farewell).await;
+            let _ = connection.sink.control(Frame::Fault(error.trouble()));
         }
+        connection.finish(FAREWELL_WAIT).await;
         outcome
     }
 
     async fn greet_and_run(
         &self,
-        sink: &FrameSink,
-        stream: &mut FrameStream,
-        local: bool,
-        (greeting, stop): (Option<Hello>, &CancellationToken),
+        connection: &mut Connection,
+        greeting: Option<Hello>,
+        stop: &CancellationToken,
     ) -> Result<(), Error> {
+        let Connection { sink, stream, local, .. } = connection;
         let held = self.held().await?;
-        sink.control(Frame::Hello(self.hello(&held, local).await?))?;
+        sink.data(Frame::Hello(self.hello(&held, *local).await?)).await?;
         let theirs = match greeting {
             Some(hello) => hello,
             None => read_hello(stream).await?,
         };
         self.check(&theirs)?;
-        if let Some(applier) = &self.applier {
-            let (name, id) = (theirs.name.clone(), theirs.node);
-            applier.call(move |applier| applier.held(&name, Some(id))).await??;
-        }
+        let held = match &self.applier {
+            Some(applier) => {
+                let (name, id) = (theirs.name.clone(), theirs.node);
+                applier.call(move |applier| applier.held(&name, Some(id))).await??
+            }
+            None => crate::apply::Held::default(),
+        };
+        self.show_held(&held);
         for status in self.statuses() {
             status.connected(true);
         }
-        let halves = Halves::start(self, sink, &theirs, stop).await?;
-        halves.run(sink, stream, stop).await
+        let halves = Halves::start(self, sink, (&theirs, &held), stop).await?;
+        halves.run(stream, stop).await
+    }
+
+    /// Tells `status` what is here of the peer before anything comes.
+    fn show_held(&self, held: &crate::apply::Held) {
+        let Some(status) = &self.receive_status else { return };
+        status.tables(held.tables.iter().map(held_table));
+        if let Some(checkpoint) = held.checkpoint {
+            status.applied(checkpoint.position, checkpoint.ts_ms);
+        }
     }
 
     async fn held(&self) -> Result<Option<crate::apply::Held>, Error> {
@@ -174,7 +188,7 @@ impl<S: ChangeSource> End<S> {
             seed: None,
             empty: held.as_ref().is_none_or(|held| held.tables.is_empty()),
             compressions: compressions(self.settings.compression, local),
-            held: held.as_ref().map(|held| Held { checkpoint: held.checkpoint, tables: held.for_hello() }),
+            held: held.as_ref().map(hello_held),
             log,
             on_divergence_resnapshot: self.settings.resnapshot_on_divergence,
         })
@@ -251,6 +265,14 @@ impl<S: ChangeSource> End<S> {
     }
 }
 
+fn hello_held(held: &crate::apply::Held) -> Held {
+    Held { checkpoint: held.checkpoint, tables: held.tables.iter().map(for_hello).collect(), lost_history: false }
+}
+
+fn for_hello(table: &crate::apply::HeldTable) -> HeldTable {
+    HeldTable { progress: table.progress.clone(), name: table.name.clone(), rows: table.rows }
+}
+
 fn directions(sends: bool, receives: bool) -> &'static str {
     match (sends, receives) {
         (true, true) => "both",
@@ -288,11 +310,8 @@ struct Halves {
     answers: Option<mpsc::Sender<Answer>>,
     windows: Option<mpsc::Sender<super::receiver::Arrived>>,
     assembly: Assembly,
-    sent: Option<SharedState>,
-    send_status: Option<LinkHandle>,
     receive_status: Option<LinkHandle>,
     clock: Arc<dyn Clock>,
-    epoch: Option<crate::model::Epoch>,
     children: CancellationToken,
 }
 
@@ -300,7 +319,7 @@ impl Halves {
     async fn start<S: ChangeSource>(
         end: &End<S>,
         sink: &FrameSink,
-        theirs: &Hello,
+        (theirs, ours): (&Hello, &crate::apply::Held),
         stop: &CancellationToken,
     ) -> Result<Self, Error> {
         let mut halves = Self {
@@ -308,25 +327,29 @@ impl Halves {
             answers: None,
             windows: None,
             assembly: Assembly::new(&end.settings.spool_dir),
-            sent: None,
-            send_status: end.send_status.clone(),
             receive_status: end.receive_status.clone(),
             clock: Arc::clone(&end.clock),
-            epoch: None,
             children: stop.child_token(),
+        };
+        let mut heart = Heart {
+            sink: sink.clone(),
+            sent: None,
+            status: end.send_status.clone(),
+            epoch: None,
+            clock: Arc::clone(&end.clock),
         };
         if let Some(feed) = &end.feed {
             let start = end.start(feed, theirs).await?;
-            halves.epoch = Some(start.from.epoch);
+            heart.epoch = Some(start.from.epoch);
             let held = theirs.held.as_ref().map_or(&[][..], |held| &held.tables);
             let compression = agree(end.settings.compression, &theirs.compressions);
             let shape = WindowShape { compression, kinds: theirs.kinds, ..end.settings.shape.clone() };
-            feed.meet(&end.settings.peer_name, theirs.node).await?;
+            feed.meet(&end.settings.peer_name, theirs.node, start.from).await?;
             let to = super::sender::Receiver { name: &end.settings.peer_name, start, held };
             let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
             let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
             halves.answers = Some(answers);
-            halves.sent = Some(sender.state());
+            heart.sent = Some(sender.state());
             let stop = halves.children.clone();
             halves.tasks.spawn(sender.run(taken, stop));
         }
@@ -340,15 +363,18 @@ impl Halves {
                 peer_name: theirs.name.clone(),
                 rules: Arc::clone(&end.settings.rules),
                 status: status.clone(),
+                unfinished: unfinished(&ours.tables),
             };
             let stop = halves.children.clone();
             halves.tasks.spawn(receiver.run(arrived, stop));
         }
+        let stop = halves.children.clone();
+        halves.tasks.spawn(heart.beat(stop));
         Ok(halves)
     }
 
-    async fn run(mut self, sink: &FrameSink, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
-        let outcome = self.pump(sink, stream, stop).await;
+    async fn run(mut self, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
+        let outcome = self.pump(stream, stop).await;
         self.children.cancel();
         self.answers = None;
         self.windows = None;
@@ -360,14 +386,7 @@ impl Halves {
         first
     }
 
-    async fn pump(
-        &mut self,
-        sink: &FrameSink,
-        stream: &mut FrameStream,
-        stop: &CancellationToken,
-    ) -> Result<(), Error> {
-        let mut beat = interval(HEARTBEAT_EVERY);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn pump(&mut self, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
         let mut heard = Instant::now();
         loop {
             tokio::select! {
@@ -375,13 +394,12 @@ impl Halves {
                 ended = self.tasks.join_next() => {
                     return ended.map_or(Ok(()), |ended| ended.unwrap_or(Err(Error::Sqlite(crate::sqlite::Closed.into()))));
                 }
-                _ = beat.tick() => self.heartbeat(sink)?,
                 frame = timeout_at(heard + SILENCE_MAX, stream.next()) => {
                     heard = Instant::now();
                     let silent = Error::Silent { what: "heartbeat", seconds: SILENCE_MAX.as_secs() };
                     match frame.map_err(|_| silent)?? {
                         Some(frame) => self.take(frame)?,
-                        None => return Err(Error::Link(crate::link::Error::Lost)),
+                        None => return Err(Error::Link(link::Error::Closed { peer: "the peer".to_owned() })),
                     }
                 }
             }
@@ -404,7 +422,12 @@ impl Halves {
             Frame::Need(need) => self.answer(Answer::Need(need)),
             Frame::Heartbeat(heartbeat) => {
                 if let Some(status) = &self.receive_status {
-                    status.heartbeat(heartbeat.head, heartbeat.behind_since_ms, heartbeat.now_ms);
+                    status.heartbeat(Heard {
+                        head: heartbeat.head,
+                        behind_since_ms: heartbeat.behind_since_ms,
+                        sent_ms: heartbeat.now_ms,
+                        at_ms: self.clock.now_ms(),
+                    });
                 }
                 Ok(())
             }
@@ -418,25 +441,51 @@ impl Halves {
             self.answers.as_ref().ok_or(Error::Protocol { what: "an answer to an end that only receives" })?;
         answers.try_send(answer).map_err(|_| Error::Protocol { what: "more answers than there were windows" })
     }
+}
 
-    fn heartbeat(&self, sink: &FrameSink) -> Result<(), Error> {
-        let state = self.sent.as_ref().map(|sent| *sent.lock().unwrap_or_else(PoisonError::into_inner));
-        if let (Some(status), Some(state), Some(epoch)) = (&self.send_status, state, self.epoch) {
-            let copied = if state.copied { LinkState::Live } else { LinkState::Snapshot };
-            if state.acks > 0 {
-                status.error(None);
-                status.state(copied);
+/// Says every second that this end is there and how far it is, in order with the windows. A task of its own, so that
+/// receiving never waits for sending.
+struct Heart {
+    sink: FrameSink,
+    sent: Option<SharedState>,
+    status: Option<LinkHandle>,
+    epoch: Option<Epoch>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Heart {
+    async fn beat(self, stop: CancellationToken) -> Result<(), Error> {
+        let mut every = interval(HEARTBEAT_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = every.tick() => {}
             }
-            status.head(state.head);
-            status.position(Position { epoch, seq: state.acknowledged });
+            let state = self.sent.as_ref().map(|sent| *sent.lock().unwrap_or_else(PoisonError::into_inner));
+            self.show(state);
+            let SenderState { head, behind_since_ms, .. } = state.unwrap_or_default();
+            let heartbeat = Heartbeat { head, seen: 0, now_ms: self.clock.now_ms(), behind_since_ms };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                sent = self.sink.data(Frame::Heartbeat(heartbeat)) => sent?,
+            }
         }
-        let state = state.unwrap_or_default();
-        let heartbeat = Heartbeat {
+    }
+
+    fn show(&self, state: Option<SenderState>) {
+        let (Some(status), Some(state), Some(epoch)) = (&self.status, state, self.epoch) else { return };
+        if state.acks > 0 {
+            status.error(None);
+            status.state(if state.copied { LinkState::Live } else { LinkState::Snapshot });
+        }
+        status.head(state.head);
+        status.position(Position { epoch, seq: state.acknowledged });
+        status.heartbeat(Heard {
             head: state.head,
-            seen: 0,
-            now_ms: self.clock.now_ms(),
             behind_since_ms: state.behind_since_ms,
-        };
-        Ok(sink.control(Frame::Heartbeat(heartbeat))?)
+            sent_ms: self.clock.now_ms(),
+            at_ms: self.clock.now_ms(),
+        });
     }
 }

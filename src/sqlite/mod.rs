@@ -11,6 +11,8 @@ mod error;
 pub mod lexer;
 mod open;
 pub mod quote;
+pub mod range_sql;
+pub mod row_sql;
 pub mod store;
 mod value;
 
@@ -18,4 +20,4 @@ pub use db::{Closed, Db};
 pub use error::Error;
 pub use open::{BUSY_TIMEOUT, Role, in_memory, open};
 pub use quote::{ident, literal};
-pub use value::{Bind, value_of};
+pub use value::{Bind, borrowed, value_of};

@@ -11,13 +11,18 @@ pub struct Bind<'a>(pub &'a Value);
 
 impl ToSql for Bind<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self.0 {
-            Value::Null => ValueRef::Null,
-            Value::Integer(integer) => ValueRef::Integer(*integer),
-            Value::Real(real) => ValueRef::Real(*real),
-            Value::Text(text) => ValueRef::Text(text),
-            Value::Blob(blob) => ValueRef::Blob(blob),
-        }))
+        Ok(ToSqlOutput::Borrowed(borrowed(self.0)))
+    }
+}
+
+/// One of our values as rusqlite's, without a copy.
+pub fn borrowed(value: &Value) -> ValueRef<'_> {
+    match value {
+        Value::Null => ValueRef::Null,
+        Value::Integer(integer) => ValueRef::Integer(*integer),
+        Value::Real(real) => ValueRef::Real(*real),
+        Value::Text(text) => ValueRef::Text(text),
+        Value::Blob(blob) => ValueRef::Blob(blob),
     }
 }
 

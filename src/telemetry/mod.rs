@@ -3,6 +3,7 @@
 //! Every stage and `replicate` feed it; the command line and the admin socket read from it. Imports only the model.
 
 pub mod failpoint;
+pub mod logging;
 pub mod metrics;
 pub mod report;
 pub mod status;

@@ -1,1 +1,23 @@
+//! The integration tests: one binary, so that it links once.
+//!
+//! Each module says what it holds. They drive the built program and look at the databases with SQLite itself, never with
+//! code of ours where the comparison is what matters (see [`support::oracle`]).
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests open databases as an application would, and a panic is how a test fails"
+)]
 
+mod crash;
+mod docker;
+mod drift;
+mod link_faults;
+mod orm;
+mod promises;
+mod property;
+mod replication;
+mod scripts;
+mod support;
+mod tidy;
+mod transparency;
+mod values;

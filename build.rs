@@ -1,0 +1,28 @@
+//! Compiles the link's messages, without a system protoc, and the service around them.
+//!
+//! The service carries frames as bytes: what is encoded already (a window kept in a spool, a part of a large frame) is
+//! sent as it is, and the messages are decoded where somebody looks at them.
+
+use std::error::Error;
+
+use tonic_prost_build::manual::{Builder, Method, Service};
+
+const LINK_PROTO: &str = "proto/twinlite/link/v1/link.proto";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let files = protox::compile([LINK_PROTO], ["proto"])?;
+    tonic_prost_build::configure().build_client(false).build_server(false).bytes(".").compile_fds(files)?;
+    let replicate = Method::builder()
+        .name("replicate")
+        .route_name("Replicate")
+        .input_type("::bytes::Bytes")
+        .output_type("::bytes::Bytes")
+        .codec_path("crate::link::raw::RawCodec")
+        .client_streaming()
+        .server_streaming()
+        .build();
+    let link = Service::builder().name("Link").package("twinlite.link.v1").method(replicate).build();
+    Builder::new().compile(&[link]);
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The status for health checks: `/status.json`, `/live`, `/ready`.
+//!
+//! `/live` says that the process runs. `/ready` is 200 only while the node is healthy and every link that receives is
+//! live, so that a balancer sends readers to a replica that shows the source's present; otherwise 503 and why. A source is
+//! ready whether or not its replicas are there.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use crate::telemetry::{Board, Direction, LinkReport, LinkState, StatusReport};
+
+/// Binds the address that `admin.listen` names.
+///
+/// # Errors
+/// [`Error::Listen`], as where the port is taken.
+pub async fn bind(address: &str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address: address.to_owned(), source })
+}
+
+/// Serves until `shutdown`, then finishes the answers at hand.
+///
+/// # Errors
+/// [`Error::Listen`] if the listener fails for good.
+pub async fn serve_http(listener: TcpListener, board: Board, shutdown: CancellationToken) -> Result<(), Error> {
+    let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+    let serve = axum::serve(listener, router(board)).with_graceful_shutdown(shutdown.cancelled_owned());
+    serve.await.map_err(|source| Error::Listen { address, source })
+}
+
+fn router(board: Board) -> Router {
+    Router::new()
+        .route("/status.json", get(status))
+        .route("/live", get(async || "live\n"))
+        .route("/ready", get(ready))
+        .with_state(board)
+}
+
+async fn status(State(board): State<Board>) -> Response {
+    match serde_json::to_string(&board.report()) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json + "\n").into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn ready(State(board): State<Board>) -> Response {
+    match unready(&board.report()) {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response(),
+    }
+}
+
+/// Why readers should go elsewhere.
+fn unready(report: &StatusReport) -> Option<String> {
+    let receiving = |link: &&LinkReport| link.direction == Direction::Receive;
+    let waiting = report.links.iter().filter(receiving).find(|link| link.state != LinkState::Live);
+    match waiting {
+        Some(link) => Some(format!("link {:?} is {}", link.name, link.state.word())),
+        None => (!report.healthy).then(|| "unhealthy; see /status.json".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::model::{ManualClock, Trouble};
+
+    async fn get(board: &Board, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).expect("request");
+        let response = router(board.clone()).oneshot(request).await.expect("answers");
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 1 << 20).await.expect("body");
+        (status, String::from_utf8(body.to_vec()).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn ready_means_live_and_healthy() {
+        let board = Board::new("replica", "/data/replica.db", Arc::new(ManualClock::at(0)));
+        let link = board.link("source", Direction::Receive, None);
+        let _away = board.link("archive", Direction::Send, None);
+        assert_eq!(get(&board, "/live").await, (StatusCode::OK, "live\n".to_owned()));
+        let (status, why) = get(&board, "/ready").await;
+        assert_eq!((status, why.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "link \"source\" is connecting\n"));
+        link.connected(true);
+        link.state(LinkState::Live);
+        assert_eq!(get(&board, "/ready").await.0, StatusCode::OK);
+        link.halt(Trouble { code: "x".into(), message: "y".into(), hint: String::new() });
+        assert_eq!(get(&board, "/ready").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(get(&board, "/live").await.0, StatusCode::OK);
+        let (status, json) = get(&board, "/status.json").await;
+        let report: StatusReport = serde_json::from_str(&json).expect("the contract");
+        assert_eq!((status, report.healthy), (StatusCode::OK, false));
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_named() {
+        let first = bind("127.0.0.1:0").await.expect("a free port");
+        let taken = first.local_addr().expect("bound").to_string();
+        let error = bind(&taken).await.expect_err("taken");
+        assert!(error.to_string().contains(&taken), "{error}");
+    }
+}

@@ -1,0 +1,155 @@
+//! What capture is told: which tables, what of a change, and how much of the past.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::model::Selection;
+use crate::sqlite::catalog::OURS;
+use crate::sqlite::store::{self, meta_key};
+
+/// What a log entry carries besides the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Images {
+    /// Nothing: whoever reads it looks the row up.
+    Key,
+    /// The row before and after. Not available yet.
+    Full,
+}
+
+impl Images {
+    /// As `__cdc_meta` and the configuration have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// How much of the log is kept for a consumer that is away. Past any of them it is cut off, and copied anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The oldest entry's age.
+    pub age: Duration,
+    /// Entries.
+    pub rows: u64,
+    /// Bytes, estimated from recent entries.
+    pub size_bytes: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { age: Duration::from_secs(7 * 24 * 3600), rows: 10_000_000, size_bytes: 1 << 30 }
+    }
+}
+
+/// How a database is captured.
+#[derive(Clone, Debug)]
+pub struct CaptureOptions {
+    /// Which tables.
+    pub selection: Selection,
+    /// What an entry carries.
+    pub images: Images,
+    /// The log's name; begins with `__cdc_`.
+    pub log_table: String,
+    /// What bounds the log.
+    pub retention: Retention,
+}
+
+impl Default for CaptureOptions {
+    fn default() -> Self {
+        Self {
+            selection: Selection::all(),
+            images: Images::Key,
+            log_table: "__cdc_log".to_owned(),
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// Names of ours that the log cannot have.
+const TAKEN: [&str; 7] = [
+    "__cdc_meta",
+    "__cdc_tables",
+    "__cdc_consumers",
+    "__cdc_checkpoints",
+    "__cdc_copies",
+    "__cdc_received",
+    "__cdc_conflicts",
+];
+
+impl CaptureOptions {
+    /// How the database is captured now, as it says itself; `None` where it is not.
+    ///
+    /// # Errors
+    /// SQLite's, or what is stored makes no sense.
+    pub fn stored(connection: &rusqlite::Connection) -> Result<Option<Self>, Error> {
+        if !store::exists(connection)? {
+            return Ok(None);
+        }
+        let Some(selection) = store::meta::<String>(connection, meta_key::SELECTION)? else { return Ok(None) };
+        let globs: StoredSelection = serde_json::from_str(&selection)?;
+        let mut options = Self::default();
+        if let Ok(selection) = Selection::new(&globs.tables, &globs.skip_tables) {
+            options.selection = selection;
+        }
+        if let Some(name) = store::meta(connection, meta_key::LOG_TABLE)? {
+            options.log_table = name;
+        }
+        Ok(Some(options))
+    }
+
+    /// Refuses what can never work.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let name = self.log_table.to_ascii_lowercase();
+        if name.len() <= OURS.len() || !name.starts_with(OURS) || TAKEN.contains(&name.as_str()) {
+            return Err(Error::LogName { name: self.log_table.clone() });
+        }
+        match self.images {
+            Images::Key => Ok(()),
+            Images::Full => Err(Error::ImagesUnsupported),
+        }
+    }
+
+    /// The selection as `__cdc_meta` has it.
+    pub(super) fn selection_json(&self) -> Result<String, Error> {
+        let (tables, skip_tables) = self.selection.globs();
+        Ok(serde_json::to_string(&StoredSelection { tables: tables.to_vec(), skip_tables: skip_tables.to_vec() })?)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSelection {
+    tables: Vec<String>,
+    skip_tables: Vec<String>,
+}
+
+/// A table that is wanted and not captured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedTable {
+    /// Its name.
+    pub name: String,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_cannot_have_a_name_that_would_be_captured_or_is_taken() {
+        for (name, fine) in [("__cdc_log", true), ("__cdc_l", true), ("log", false), ("__cdc_Meta", false)] {
+            let options = CaptureOptions { log_table: name.to_owned(), ..CaptureOptions::default() };
+            assert_eq!(options.check().is_ok(), fine, "{name}");
+        }
+    }
+
+    #[test]
+    fn full_images_are_refused_in_words() {
+        let options = CaptureOptions { images: Images::Full, ..CaptureOptions::default() };
+        assert!(matches!(options.check(), Err(Error::ImagesUnsupported)));
+    }
+}

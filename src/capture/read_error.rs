@@ -1,0 +1,54 @@
+//! What can go wrong while a window is read.
+
+use std::io;
+
+use crate::model::Fault;
+use crate::{codec, sqlite};
+
+/// A window that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database.
+    #[error("read changes")]
+    Sqlite(#[from] sqlite::Error),
+    /// A batch could not be made.
+    #[error("encode changes")]
+    Codec(#[from] codec::Error),
+    /// The window could not be kept until it is sent.
+    #[error("spool a window; make room in spool_dir, or choose another")]
+    Spool(#[source] io::Error),
+    /// Nothing captures here.
+    #[error("the database has no change log; run `twinlite setup`, or start its node")]
+    NotCaptured,
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error.into())
+    }
+}
+
+impl Error {
+    /// A short stable word for `status`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Sqlite(error) => error.word(),
+            Self::Codec(_) => "codec",
+            Self::Spool(error) if error.kind() == io::ErrorKind::StorageFull => "disk_full",
+            Self::Spool(_) => "spool",
+            Self::NotCaptured => "not_captured",
+        }
+    }
+
+    /// What this failure asks of the caller. Exhaustive on purpose: a new variant must choose.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Sqlite(error) => error.fault(),
+            Self::Codec(error) => error.fault(),
+            // A full disk is the usual cause, and it may pass.
+            Self::Spool(_) => Fault::Retry,
+            Self::NotCaptured => Fault::Halt,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Reads the change log of one database, and the rows that it names, window by window.
+//!
+//! Triggers append to the log; [`LogReader`] says what became of the keys in it. A window is read in one read
+//! transaction: the schema's version, the log's end, the new entries, the rows they name, and a piece of a copy where one
+//! is due are all of one moment, and that moment is between two transactions of the application.
+//!
+//! * Entries are reduced to one change a key ([`entries`]), rows are read by key as they are now ([`rows`]).
+//! * Where the schema is not the one that the triggers were last compared with, nothing is read: drift comes first.
+//! * Memory holds the keys of a window and a batch of each kind, not the rows.
+//!
+//! Not promised: that rows of a window which is split are as they were at its end. They are as they are in the read
+//! transaction; the entries of later changes come in later parts and say the same again, or more.
+
+mod captured;
+mod catalog;
+mod entries;
+mod objects;
+mod rows;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension};
+
+use self::captured::{Captured, Table};
+use self::entries::Entries;
+use super::batches::Limits;
+use super::read_error::Error;
+use super::snapshot;
+use super::source::{ChangeSource, Copied, CopyStep, ReadOutcome, ReadRequest, ReadWindow, Sink};
+use crate::codec;
+use crate::model::{Checkpoint, Position, TableId, WindowEnd};
+use crate::sqlite::{self, Role, catalog as schema, store};
+
+/// Reads one database's log. Keeps a connection, and what it knows of the schema.
+pub struct LogReader {
+    connection: Connection,
+    captured: Option<Captured>,
+}
+
+impl LogReader {
+    /// Reads through a connection of its own.
+    ///
+    /// # Errors
+    /// Those of [`sqlite::open`].
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Ok(Self::new(sqlite::open(path, Role::Reader, false)?))
+    }
+
+    /// Reads through this connection, which nobody else uses.
+    pub fn new(connection: Connection) -> Self {
+        Self { connection, captured: None }
+    }
+
+    /// `PRAGMA data_version`: moves when another connection has committed something since it was last asked for.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn data_version(&self) -> Result<i64, Error> {
+        Ok(self.connection.prepare_cached("PRAGMA main.data_version")?.query_row([], |row| row.get(0))?)
+    }
+
+    fn read_inside(&mut self, request: &ReadRequest, sink: &mut Sink<'_>) -> Result<ReadOutcome, Error> {
+        let version = schema::schema_version(&self.connection)?;
+        if !store::exists(&self.connection)? {
+            return Err(Error::NotCaptured);
+        }
+        if store::meta(&self.connection, store::meta_key::SCHEMA_VERSION)? != Some(version) {
+            return Ok(ReadOutcome::SchemaChanged);
+        }
+        let captured = match self.captured.take().filter(|captured| captured.schema_version == version) {
+            Some(captured) => captured,
+            None => Captured::read(&mut self.connection, version)?,
+        };
+        let outcome = Window { connection: &self.connection, captured: &captured, request }.read(sink);
+        self.captured = Some(captured);
+        outcome
+    }
+}
+
+impl ChangeSource for LogReader {
+    fn read(&mut self, request: &ReadRequest, sink: &mut Sink<'_>) -> Result<ReadOutcome, Error> {
+        self.connection.execute_batch("BEGIN")?;
+        let outcome = self.read_inside(request, sink);
+        // Some failures have ended it already. There is nothing to commit in either case.
+        if !self.connection.is_autocommit() {
+            self.connection.execute_batch("ROLLBACK")?;
+        }
+        outcome
+    }
+}
+
+/// One window, inside its read transaction.
+struct Window<'a> {
+    connection: &'a Connection,
+    captured: &'a Captured,
+    request: &'a ReadRequest,
+}
+
+impl Window<'_> {
+    fn read(&self, sink: &mut Sink<'_>) -> Result<ReadOutcome, Error> {
+        let head = self.head()?;
+        let step = self.copy_step();
+        let catalog = self.request.catalog_known != Some(self.captured.schema_version);
+        if head <= self.request.after && step.is_none() && !catalog {
+            return Ok(ReadOutcome::Nothing { head });
+        }
+        let tables = match catalog {
+            true => Some(catalog::emit(self.connection, self.captured, self.request, sink)?),
+            false => None,
+        };
+        let mut entries = Entries::read(self.connection, self.captured, self.request)?;
+        let mut changes = 0;
+        let mut touched: BTreeMap<TableId, &Table> = BTreeMap::new();
+        for (id, marks) in std::mem::take(&mut entries.tables) {
+            let table = self.captured.table(id).expect("entries are those of tables that are there");
+            touched.insert(id, table);
+            changes += rows::emit(self.connection, (table, marks), self.request, sink)?;
+        }
+        let copied = step.map(|(table, step)| self.copy(table, step, sink)).transpose()?;
+        touched.extend(step.map(|(table, _)| (table.id, table)));
+        let end = self.end(&entries, head, touched.into_values())?;
+        let first_ts_ms = entries.first_ts_ms;
+        let catalog = self.captured.schema_version;
+        Ok(ReadOutcome::Window(ReadWindow { end, catalog, tables, copied, changes, first_ts_ms }))
+    }
+
+    /// The copy that was asked for, if its table is still there.
+    fn copy_step(&self) -> Option<(&Table, &CopyStep)> {
+        let step = self.request.copy.as_ref()?;
+        let table = self.captured.table(step.table).filter(|table| self.request.selection.has(table.name()))?;
+        Some((table, step))
+    }
+
+    fn copy(&self, table: &Table, step: &CopyStep, sink: &mut Sink<'_>) -> Result<Copied, Error> {
+        let limits = Limits::of(self.request);
+        let (item, copied) = snapshot::copy_step(self.connection, &table.schema, step, limits)?;
+        sink(item).map_err(Error::Spool)?;
+        Ok(copied)
+    }
+
+    fn head(&self) -> Result<i64, Error> {
+        let sql = format!("SELECT coalesce(max(seq), 0) FROM main.{}", self.captured.log);
+        Ok(self.connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
+    }
+
+    fn end<'t>(
+        &self,
+        entries: &Entries,
+        head: i64,
+        touched: impl Iterator<Item = &'t Table>,
+    ) -> Result<WindowEnd, Error> {
+        Ok(WindowEnd {
+            to: self.checkpoint(entries.last_seq)?,
+            head,
+            seen: 0,
+            whole: true,
+            last_part: entries.last_seq >= head,
+            markers: entries.markers.clone(),
+            sequences: self.sequences(touched)?,
+            user_version: Some(self.pragma("user_version")?),
+            application_id: Some(self.pragma("application_id")?),
+        })
+    }
+
+    /// The position, and what recognises the entry there; zeros where there is none.
+    fn checkpoint(&self, seq: i64) -> Result<Checkpoint, Error> {
+        let epoch = store::epoch(self.connection)?
+            .ok_or_else(|| sqlite::Error::Damaged { table: "__cdc_meta", what: "it names no epoch".to_owned() })?;
+        let sql = format!("SELECT * FROM main.{} WHERE seq = ?1", self.captured.log);
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let columns = statement.column_count();
+        let found = statement.query_row([seq], |row| {
+            let values =
+                (0..columns).map(|column| row.get_ref(column)).collect::<rusqlite::Result<Vec<ValueRef<'_>>>>()?;
+            Ok((row.get::<_, i64>("ts")?, codec::fingerprint(values)))
+        });
+        let (ts_ms, fingerprint) = found.optional()?.unwrap_or((0, 0));
+        Ok(Checkpoint { position: Position { epoch, seq }, ts_ms, fingerprint })
+    }
+
+    /// `sqlite_sequence` of these tables: it moves even where a window's rows are gone again.
+    fn sequences<'t>(&self, tables: impl Iterator<Item = &'t Table>) -> Result<Vec<(String, i64)>, Error> {
+        if !store::table_exists(self.connection, "sqlite_sequence")? {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT seq FROM main.sqlite_sequence WHERE name = ?1 COLLATE NOCASE AND typeof(seq) = 'integer'";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut sequences = Vec::new();
+        for table in tables {
+            let value: Option<i64> = statement.query_row([table.name()], |row| row.get(0)).optional()?;
+            sequences.extend(value.map(|value| (table.name().to_owned(), value)));
+        }
+        Ok(sequences)
+    }
+
+    fn pragma(&self, name: &str) -> rusqlite::Result<i32> {
+        self.connection.prepare_cached(&format!("PRAGMA main.{name}"))?.query_row([], |row| row.get(0))
+    }
+}

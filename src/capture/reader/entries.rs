@@ -1,0 +1,141 @@
+//! Reads the log's new entries and reduces them to one mark for each key.
+//!
+//! Entries are compared by the key's collation and by value, as SQLite's index on the key does, so that a key under two
+//! spellings is one. What is kept is a key and two versions each, never a row: memory is bounded by `window_rows`.
+
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeMap, HashMap};
+
+use rusqlite::{Connection, Row};
+
+use super::captured::Captured;
+use crate::capture::read_error::Error;
+use crate::capture::source::ReadRequest;
+use crate::model::{Key, NormalKey, TableId};
+use crate::sqlite::{self, value_of};
+
+/// The log's columns before the key's: seq, ts, tbl, op, origin, oseq, via.
+const COLUMNS_BEFORE_KEY: usize = 7;
+
+/// Operations as the log has them.
+mod op {
+    pub const INSERT: i64 = 1;
+    pub const UPDATE: i64 = 2;
+    pub const DELETE: i64 = 3;
+    pub const TOUCH: i64 = 4;
+    pub const COPY_MARKER: i64 = 6;
+}
+
+/// The version of a change: which entry of our log, and whose it was where it came from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    pub seq: i64,
+    pub ts: i64,
+    pub origin: Option<i64>,
+    pub origin_seq: Option<i64>,
+    pub via: Option<i64>,
+}
+
+/// What the window's entries say of one key.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    /// The key as the newest entry spells it.
+    pub key: Key,
+    /// Its newest entry.
+    pub newest: Version,
+    /// Its newest entry that is more than a touch.
+    pub written: Option<Version>,
+}
+
+/// A window's entries, reduced.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    /// The last entry that was read.
+    pub last_seq: i64,
+    /// `ts` of the first.
+    pub first_ts_ms: Option<i64>,
+    /// Marks of each table of the link; a table that has none left is there all the same.
+    pub tables: BTreeMap<TableId, HashMap<NormalKey, Mark>>,
+    /// Tables of the link whose copy starts anew.
+    pub markers: Vec<TableId>,
+    keys: usize,
+}
+
+impl Entries {
+    /// Reads what came after `request.after`, until `request.window_rows` keys are met.
+    pub fn read(connection: &Connection, captured: &Captured, request: &ReadRequest) -> Result<Self, Error> {
+        let mut entries = Self { last_seq: request.after, ..Self::default() };
+        let mut statement = connection.prepare_cached(captured.entries_sql())?;
+        let mut rows = statement.query([request.after])?;
+        while let Some(row) = rows.next()? {
+            if !entries.add(row, captured, request)? {
+                break;
+            }
+            entries.last_seq = row.get(0)?;
+            entries.first_ts_ms = entries.first_ts_ms.or(row.get(1)?);
+        }
+        Ok(entries)
+    }
+
+    /// Takes one entry in; `false` where there is no room for its key.
+    fn add(&mut self, row: &Row<'_>, captured: &Captured, request: &ReadRequest) -> Result<bool, Error> {
+        let generation = TableId(row.get::<_, Option<i64>>(2)?.unwrap_or(0));
+        let op: i64 = row.get(3)?;
+        if op == op::COPY_MARKER {
+            self.add_marker(generation, captured, request);
+            return Ok(true);
+        }
+        if !matches!(op, op::INSERT | op::UPDATE | op::DELETE | op::TOUCH) {
+            // A schema entry, or a further row of an image: it counts for the position alone.
+            return Ok(true);
+        }
+        let Some(table) = captured.readable_as(generation).filter(|table| request.selection.has(table.name())) else {
+            return Ok(true);
+        };
+        let marks = self.tables.entry(table.id).or_default();
+        let key = key_of(row, table.collations.len(), captured)?;
+        let slot = match marks.entry(key.normal(&table.collations)) {
+            Slot::Vacant(_) if request.window_rows.is_some_and(|most| self.keys >= most.max(1)) => return Ok(false),
+            slot => slot,
+        };
+        let version = version_of(row)?;
+        let written = (op != op::TOUCH).then_some(version);
+        match slot {
+            Slot::Vacant(slot) => {
+                slot.insert(Mark { key, newest: version, written });
+                self.keys += 1;
+            }
+            Slot::Occupied(mut slot) => {
+                let mark = slot.get_mut();
+                *mark = Mark { key, newest: version, written: written.or(mark.written) };
+            }
+        }
+        Ok(true)
+    }
+
+    fn add_marker(&mut self, generation: TableId, captured: &Captured, request: &ReadRequest) {
+        let table = captured.newest_of(generation).filter(|table| request.selection.has(table.name()));
+        if let Some(id) = table.map(|table| table.id).filter(|id| !self.markers.contains(id)) {
+            self.markers.push(id);
+        }
+    }
+}
+
+fn key_of(row: &Row<'_>, columns: usize, captured: &Captured) -> Result<Key, Error> {
+    if columns > captured.log_key_columns {
+        let what = format!("it has {} key columns, a captured table needs {columns}", captured.log_key_columns);
+        return Err(sqlite::Error::Damaged { table: "the change log", what }.into());
+    }
+    let values = (0..columns).map(|place| Ok(value_of(row.get_ref(COLUMNS_BEFORE_KEY + place)?)));
+    Ok(Key(values.collect::<rusqlite::Result<_>>()?))
+}
+
+fn version_of(row: &Row<'_>) -> rusqlite::Result<Version> {
+    Ok(Version { seq: row.get(0)?, ts: row.get(1)?, origin: row.get(4)?, origin_seq: row.get(5)?, via: row.get(6)? })
+}
+
+/// The statement that reads entries of a log with that many key columns.
+pub(super) fn entries_sql(log: &str, key_columns: usize) -> String {
+    let keys: String = (0..key_columns).map(|place| format!(", k{place}")).collect();
+    format!("SELECT seq, ts, tbl, op, origin, oseq, via{keys} FROM main.{log} WHERE seq > ?1 ORDER BY seq")
+}

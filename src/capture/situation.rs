@@ -1,0 +1,146 @@
+//! What there is to decide about: the schema as it is, as it was when last compared, and what was captured then.
+//! Reads only.
+
+use rusqlite::Connection;
+
+use super::accounting::ObjectNote;
+use super::generation::{self, Generation};
+use super::{CaptureOptions, Error, SkippedTable, change_log, trial::Trial, trigger_sql};
+use crate::model::{KeyShape, TableId, TableSchema};
+use crate::sqlite::catalog::{self, TableKind};
+use crate::sqlite::store::{self, meta_key};
+
+/// The schema when the triggers were last compared with it.
+pub(super) struct Before {
+    pub version: i64,
+    pub objects: Vec<ObjectNote>,
+}
+
+/// Everything that a decision is made from.
+pub(super) struct Situation {
+    /// `PRAGMA schema_version`.
+    pub version: i64,
+    /// Every object with SQL, oldest first.
+    pub objects: Vec<ObjectNote>,
+    /// `None` where nothing was ever captured.
+    pub before: Option<Before>,
+    /// What is captured.
+    pub generations: Vec<Generation>,
+    /// The id of the next generation.
+    pub next_id: i64,
+    /// The tables that are wanted and can be captured.
+    pub wanted: Vec<TableSchema>,
+    /// The tables that are wanted and cannot be captured.
+    pub skipped: Vec<SkippedTable>,
+    /// The log's name.
+    pub log: String,
+    /// Key columns that the log has; `None` where there is no log.
+    pub log_keys: Option<usize>,
+}
+
+impl Situation {
+    /// Reads it. Inside one transaction, or `version` is compared again later.
+    pub fn read(connection: &Connection, options: &CaptureOptions) -> Result<Self, Error> {
+        let installed = store::exists(connection)? && store::table_exists(connection, "__cdc_tables")?;
+        let generations = if installed { generation::tables(connection)? } else { Vec::new() };
+        let log = options.log_table.clone();
+        let mut situation = Self {
+            version: catalog::schema_version(connection)?,
+            objects: objects(connection)?,
+            before: if installed { before(connection)? } else { None },
+            generations,
+            next_id: generation::next_id(connection)?,
+            wanted: Vec::new(),
+            skipped: Vec::new(),
+            log_keys: change_log::key_width(connection, &log)?,
+            log,
+        };
+        situation.read_tables(connection, options)?;
+        Ok(situation)
+    }
+
+    fn read_tables(&mut self, connection: &Connection, options: &CaptureOptions) -> Result<(), Error> {
+        let mut trial = None;
+        for entry in catalog::table_list(connection)? {
+            if !options.selection.has(&entry.name) {
+                continue;
+            }
+            let reason = match entry.kind {
+                TableKind::Virtual => "a virtual table, on which no trigger can be put".to_owned(),
+                TableKind::Shadow => "it belongs to a virtual table, which alone may write it".to_owned(),
+                TableKind::Ordinary => {
+                    let Some(table) = catalog::table(connection, &entry.name)? else { continue };
+                    match self.refusal(&table, &mut trial)? {
+                        Some(reason) => reason,
+                        None => {
+                            self.wanted.push(table);
+                            continue;
+                        }
+                    }
+                }
+            };
+            self.skipped.push(SkippedTable { name: entry.name, reason });
+        }
+        Ok(())
+    }
+
+    /// Why a table cannot be captured, if it cannot.
+    fn refusal(&self, table: &TableSchema, trial: &mut Option<Trial>) -> Result<Option<String>, Error> {
+        if let Some(needs) = &table.foreign_needs {
+            return Ok(Some(needs.clone()));
+        }
+        if table.key == KeyShape::None {
+            return Ok(Some("it has no primary key, and its columns hide every name of the rowid".to_owned()));
+        }
+        let triggers = match trigger_sql::triggers(table, TableId(0), &self.log) {
+            Ok(triggers) => triggers,
+            Err(reason) => return Ok(Some(reason)),
+        };
+        let notes = generation::index_notes(table);
+        let proven = |known: &Generation| known.ddl == table.ddl && known.indexes == notes;
+        if self.generations.iter().any(proven) {
+            return Ok(None);
+        }
+        if trial.is_none() {
+            *trial = Some(Trial::new(&self.log)?);
+        }
+        Ok(trial.as_ref().expect("it was just made").refusal(table, &triggers)?)
+    }
+
+    /// The triggers of a generation that stand, oldest first, wherever they stand.
+    pub fn standing(&self, id: TableId) -> Vec<&ObjectNote> {
+        triggers_of(&self.objects, id)
+    }
+}
+
+/// The triggers of a generation among objects.
+pub(super) fn triggers_of(objects: &[ObjectNote], id: TableId) -> Vec<&ObjectNote> {
+    let is_its =
+        |object: &&ObjectNote| object.kind == "trigger" && trigger_sql::table_of_trigger(&object.name) == Some(id);
+    objects.iter().filter(is_its).collect()
+}
+
+/// Every object of the schema that has SQL, oldest first: of two triggers the later one fires first.
+pub(super) fn objects(connection: &Connection) -> rusqlite::Result<Vec<ObjectNote>> {
+    let mut statement = connection
+        .prepare("SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid")?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(ObjectNote { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
+    };
+    statement.query_map([], read)?.collect()
+}
+
+fn before(connection: &Connection) -> Result<Option<Before>, Error> {
+    let version: Option<i64> = store::meta(connection, meta_key::SCHEMA_VERSION)?;
+    let objects: Option<String> = store::meta(connection, meta_key::SCHEMA_OBJECTS)?;
+    Ok(match (version, objects) {
+        (Some(version), Some(objects)) => Some(Before { version, objects: serde_json::from_str(&objects)? }),
+        _ => None,
+    })
+}
+
+/// Whether the globs differ from those that were last put into effect.
+pub(super) fn is_reselected(connection: &Connection, options: &CaptureOptions) -> Result<bool, Error> {
+    let stored: Option<String> = store::meta(connection, meta_key::SELECTION)?;
+    Ok(stored != Some(options.selection_json()?))
+}

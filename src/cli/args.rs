@@ -1,0 +1,285 @@
+//! What can be typed.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::Usage;
+use crate::admin::SetupRequest;
+use crate::config::{Config, MigrateMode, NodeConfig};
+
+/// Live replication of SQLite databases, one way or both ways.
+#[derive(Debug, Parser)]
+#[command(name = "twinlite", version, max_term_width = 110, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 ran and found something.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How results are printed (to stdout).
+    #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORM")]
+    pub output: Output,
+    /// What is logged (to stderr): error, warn, info, debug, trace, or a filter; goes before the configuration's.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Copy a database into another one and keep it equal, in one process.
+    Replicate(Replicate),
+    /// Run the node (or nodes) of a configuration.
+    Run(Run),
+    /// Print every object and statement that `setup` would make; change nothing.
+    Plan(Setup),
+    /// Install capture in a database.
+    Setup(Setup),
+    /// Remove everything of Twinlite's from a database.
+    Teardown(Teardown),
+    /// Run a schema change without a gap in what is captured.
+    Ddl(Ddl),
+    /// Copy tables again, by digest: only what differs travels.
+    Resync(Resync),
+    /// Make a sample database: a shop.
+    Sample(Sample),
+    /// Say how a node is doing; exit code 3 if it is unhealthy.
+    Status(Status),
+}
+
+/// `twinlite replicate`.
+#[derive(Clone, Debug, Args)]
+pub struct Replicate {
+    /// The database to copy from.
+    #[arg(value_name = "SRC.db")]
+    pub source: PathBuf,
+    /// The database to keep equal to it; made if it is not there.
+    #[arg(value_name = "DST.db")]
+    pub replica: PathBuf,
+    /// Only tables that match (may be repeated).
+    #[arg(long, value_name = "GLOB")]
+    pub tables: Vec<String>,
+    /// No tables that match (may be repeated).
+    #[arg(long, value_name = "GLOB")]
+    pub skip_tables: Vec<String>,
+    /// End when the replica has what the source had when the copy was complete.
+    #[arg(long)]
+    pub once: bool,
+    /// Compare both afterwards, by digest.
+    #[arg(long, requires = "once")]
+    pub verify: bool,
+    /// What to do with the source's schema changes that could lose something in the replica.
+    #[arg(long, value_enum, default_value = "forced", value_name = "MODE")]
+    pub migrate_mode: Mode,
+}
+
+/// What to do with schema changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Refuse what could lose something, and halt.
+    Safe,
+    /// Follow the source.
+    Forced,
+}
+
+impl From<Mode> for MigrateMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Safe => Self::Safe,
+            Mode::Forced => Self::Forced,
+        }
+    }
+}
+
+/// `twinlite run`.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// The configuration.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// The database that a command is for.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Target {
+    /// The database itself.
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    /// A configuration that names it (or several).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Target {
+    /// The nodes that are meant: those of the configuration, or one with every default for the file.
+    ///
+    /// # Errors
+    /// The configuration's faults.
+    pub fn nodes(&self) -> anyhow::Result<Vec<NodeConfig>> {
+        match (&self.db, &self.config) {
+            (Some(database), _) => Ok(vec![NodeConfig::defaults(name_of(database), database)]),
+            (None, Some(path)) => Ok(self::config(path)?.nodes),
+            (None, None) => Err(Usage("name the database: --db FILE or --config FILE".to_owned()).into()),
+        }
+    }
+}
+
+/// What a database is called whose node nobody named.
+fn name_of(database: &Path) -> String {
+    database.file_stem().map_or_else(|| "node".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Reads a configuration for a command.
+///
+/// # Errors
+/// Its faults.
+pub fn config(path: &Path) -> anyhow::Result<Config> {
+    Ok(crate::config::load(path)?)
+}
+
+/// `twinlite plan` and `twinlite setup`.
+#[derive(Clone, Debug, Args)]
+pub struct Setup {
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+    /// Only tables that match (may be repeated).
+    #[arg(long, value_name = "GLOB")]
+    pub tables: Vec<String>,
+    /// No tables that match (may be repeated).
+    #[arg(long, value_name = "GLOB")]
+    pub skip_tables: Vec<String>,
+    /// What a log entry carries besides the key.
+    #[arg(long, value_name = "IMAGES", value_parser = ["key", "full"])]
+    pub images: Option<String>,
+    /// The change log's name; begins with __cdc_.
+    #[arg(long, value_name = "NAME")]
+    pub log_table: Option<String>,
+    /// Drain a change log of sqlite-cdc, and remove it.
+    #[arg(long)]
+    pub take_over: bool,
+}
+
+impl Setup {
+    /// What is wanted otherwise than it is, as the owner is asked for it.
+    pub fn request(&self) -> SetupRequest {
+        let given = |globs: &Vec<String>| (!globs.is_empty()).then(|| globs.clone());
+        SetupRequest {
+            tables: given(&self.tables),
+            skip_tables: given(&self.skip_tables),
+            images: self.images.clone(),
+            log_table: self.log_table.clone(),
+            take_over: self.take_over,
+        }
+    }
+}
+
+/// `twinlite teardown`.
+#[derive(Clone, Debug, Args)]
+pub struct Teardown {
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `twinlite ddl`.
+#[derive(Clone, Debug, Args)]
+pub struct Ddl {
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+    /// The script; - reads stdin.
+    #[arg(value_name = "FILE.sql")]
+    pub script: PathBuf,
+}
+
+/// `twinlite resync`.
+#[derive(Clone, Debug, Args)]
+pub struct Resync {
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+    /// The tables; all where none is named.
+    #[arg(value_name = "TABLE")]
+    pub tables: Vec<String>,
+}
+
+/// `twinlite sample`.
+#[derive(Clone, Debug, Args)]
+pub struct Sample {
+    /// The database to make.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How large, about: bytes, or as in 20MB, 1GiB.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub size: u64,
+    /// The same seed makes the same rows.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// `twinlite status`.
+#[derive(Clone, Debug, Args)]
+pub struct Status {
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    crate::config::size(text).ok_or_else(|| "want bytes, or a size such as 20MB or 1GiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_typed_as_documented() {
+        for line in [
+            "twinlite replicate a.db b.db --tables a* --tables b* --skip-tables c --once --verify --migrate-mode safe",
+            "twinlite run --config x.yaml --log-level debug",
+            "twinlite plan --db a.db --images full",
+            "twinlite setup --config x.yaml --take-over",
+            "twinlite ddl --db a.db change.sql",
+            "twinlite resync --db a.db orders lines",
+            "twinlite sample shop.db --size 20MB",
+            "twinlite status --db a.db -o json",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).expect_err("an error"));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_contradicts_is_a_usage_error() {
+        for line in [
+            "twinlite status",
+            "twinlite status --db a.db --config x.yaml",
+            "twinlite replicate a.db",
+            "twinlite replicate a.db b.db --verify",
+            "twinlite sample shop.db --size big",
+        ] {
+            assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+}

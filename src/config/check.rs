@@ -1,0 +1,210 @@
+//! What one key alone cannot tell: whether the whole makes sense, and whether this version can do it.
+
+use std::collections::BTreeSet;
+
+use super::ConfigFault;
+use super::address::is_loopback;
+use super::settings::{Config, Directions, Images, LinkConfig, NodeConfig, Policy, Seed};
+use crate::model::Selection;
+
+/// Names of tables of our own, which the log cannot have.
+const TAKEN: [&str; 7] = [
+    "__cdc_meta",
+    "__cdc_tables",
+    "__cdc_consumers",
+    "__cdc_checkpoints",
+    "__cdc_copies",
+    "__cdc_received",
+    "__cdc_conflicts",
+];
+
+/// Every fault of the whole. Values that were faulty by themselves are empty here, and told already.
+/// `in_list`: the file has them in `nodes`.
+pub(super) fn config(config: &Config, file: &str, in_list: bool) -> Vec<ConfigFault> {
+    let mut check = Check { file, in_list, node: String::new(), faults: Vec::new() };
+    for (at, node) in config.nodes.iter().enumerate() {
+        check.enter(at);
+        check.node(node);
+    }
+    check.between(&config.nodes);
+    check.faults
+}
+
+struct Check<'a> {
+    file: &'a str,
+    in_list: bool,
+    node: String,
+    faults: Vec<ConfigFault>,
+}
+
+impl Check<'_> {
+    fn enter(&mut self, at: usize) {
+        self.node = if self.in_list { format!("nodes[{at}].") } else { String::new() };
+    }
+
+    fn fault(&mut self, key: &str, what: impl Into<String>) {
+        let key = format!("{}{key}", self.node);
+        self.faults.push(ConfigFault { file: self.file.to_owned(), key, what: what.into() });
+    }
+
+    fn node(&mut self, node: &NodeConfig) {
+        self.name("name", &node.name);
+        for (key, globs) in [("tables", &node.tables), ("skip_tables", &node.skip_tables)] {
+            self.globs(key, globs);
+        }
+        self.log_table(&node.capture.log_table);
+        for (key, address) in [
+            ("listen", &node.listen),
+            ("admin.listen", &node.admin_listen),
+            ("cloudquery.listen", &node.cloudquery_listen),
+        ] {
+            self.listen(key, address.as_deref(), node.insecure);
+        }
+        let mut names = BTreeSet::new();
+        for (at, link) in node.links.iter().enumerate() {
+            let key = format!("links[{at}]");
+            if !link.name.is_empty() && !names.insert(link.name.as_str()) {
+                self.fault(&format!("{key}.name"), format!("{:?} names two links; one link a peer", link.name));
+            }
+            self.link(&key, link, node);
+        }
+    }
+
+    fn name(&mut self, key: &str, name: &str) {
+        if name.chars().any(|c| c.is_control()) || name.trim() != name || name.len() > 200 {
+            self.fault(key, "is no name: at most 200 bytes, no control characters, no spaces around it");
+        }
+    }
+
+    fn globs(&mut self, key: &str, globs: &[String]) {
+        for (at, glob) in globs.iter().enumerate() {
+            if let Err(error) = Selection::new(std::slice::from_ref(glob), &[]) {
+                self.fault(&format!("{key}[{at}]"), format!("is no glob ({error}); as in order_*"));
+            }
+        }
+    }
+
+    fn log_table(&mut self, name: &str) {
+        let is_ours = name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("__cdc_")) && name.len() > 6;
+        let is_taken = TAKEN.iter().any(|taken| name.eq_ignore_ascii_case(taken));
+        if !is_ours || is_taken {
+            self.fault(
+                "capture.log_table",
+                "wants a name that begins with __cdc_ (by which everything of Twinlite's is told) and is not another table's",
+            );
+        }
+    }
+
+    fn listen(&mut self, key: &str, address: Option<&str>, insecure: bool) {
+        let Some(address) = address.filter(|address| !address.is_empty() && !insecure && !is_loopback(address)) else {
+            return;
+        };
+        self.fault(
+            key,
+            format!(
+                "{address} can be reached from other machines, in plain text and by anyone; listen on 127.0.0.1, or say \
+                 insecure: true if the network is private"
+            ),
+        );
+    }
+
+    fn link(&mut self, key: &str, link: &LinkConfig, node: &NodeConfig) {
+        self.name(&format!("{key}.name"), &link.name);
+        if !link.name.is_empty() && link.name == node.name {
+            self.fault(&format!("{key}.name"), "is this node's own name; a link has its peer's");
+        }
+        if link.peer.is_none() && link.cloudquery.is_none() && node.listen.is_none() {
+            let what = "nobody would dial: give the link a `peer`, or the node a `listen`";
+            self.fault(&format!("{key}.peer"), what);
+        }
+        self.globs(&format!("{key}.tables"), &link.tables);
+        self.globs(&format!("{key}.policy_tables"), &link.policy_tables.keys().cloned().collect::<Vec<_>>());
+        self.one_of_the_two(&format!("{key}.policy.prefer"), preferred(&link.policy), link, node);
+        for (glob, policy) in &link.policy_tables {
+            self.one_of_the_two(&format!("{key}.policy_tables.{glob}.prefer"), preferred(policy), link, node);
+        }
+        match &link.seed {
+            None => {}
+            Some(Seed::Node(name)) => self.one_of_the_two(&format!("{key}.seed"), Some(name), link, node),
+            Some(Seed::Merge { prefer }) => {
+                self.one_of_the_two(&format!("{key}.seed_prefer"), Some(prefer), link, node);
+            }
+        }
+    }
+
+    fn one_of_the_two(&mut self, key: &str, name: Option<&str>, link: &LinkConfig, node: &NodeConfig) {
+        let Some(name) = name.filter(|name| !name.is_empty()) else { return };
+        if name != link.name && name != node.name {
+            self.fault(key, format!("{name:?} is neither this node ({:?}) nor the peer ({:?})", node.name, link.name));
+        }
+    }
+
+    /// What two nodes of one process cannot share.
+    fn between(&mut self, nodes: &[NodeConfig]) {
+        let mut taken = BTreeSet::new();
+        for (at, node) in nodes.iter().enumerate() {
+            self.enter(at);
+            let database = node.database.display().to_string();
+            for (key, value) in [
+                ("name", Some(&node.name)),
+                ("spec.connection_string", Some(&database)),
+                ("listen", node.listen.as_ref()),
+                ("admin.listen", node.admin_listen.as_ref()),
+                ("cloudquery.listen", node.cloudquery_listen.as_ref()),
+            ] {
+                let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+                // All addresses of a process share one namespace; `:0` is a free port each time.
+                let kind = if key.ends_with("listen") { "listen" } else { key };
+                if !value.ends_with(":0") && !taken.insert((kind, value.clone())) {
+                    self.fault(key, format!("{value:?} is used twice in this file"));
+                }
+            }
+        }
+    }
+}
+
+fn preferred(policy: &Policy) -> Option<&str> {
+    match policy {
+        Policy::LastWriteWins => None,
+        Policy::Prefer(name) => Some(name),
+    }
+}
+
+impl Config {
+    /// What the configuration asks for that this version cannot do yet, a sentence each; a node refuses to start with
+    /// any.
+    pub fn not_built_yet(&self) -> Vec<String> {
+        self.nodes.iter().flat_map(NodeConfig::not_built_yet).collect()
+    }
+}
+
+impl NodeConfig {
+    /// See [`Config::not_built_yet`].
+    pub fn not_built_yet(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        let mut say = |what: String| missing.push(format!("node {:?}: {what}", self.name));
+        if self.capture.images == Images::Full {
+            say("capture.images: full is not built yet; use key".to_owned());
+        }
+        if self.cloudquery_listen.is_some() {
+            say("cloudquery.listen is not built yet; leave it out".to_owned());
+        }
+        let sends = self.links.iter().any(|link| link.directions == Directions::Send);
+        let receives = self.links.iter().any(|link| link.directions == Directions::Receive);
+        if sends && receives {
+            // What is applied is not captured, so it would silently go no further.
+            say(
+                "forwarding what one link receives to another is not built yet; let the replica dial the source itself"
+                    .to_owned(),
+            );
+        }
+        for link in &self.links {
+            if link.cloudquery.is_some() {
+                say(format!("link {:?}: cloudquery is not built yet; leave the link out", link.name));
+            } else if link.directions == Directions::Both {
+                say(format!("link {:?}: directions: both is not built yet; use send or receive", link.name));
+            }
+        }
+        missing
+    }
+}

@@ -1,0 +1,374 @@
+//! Promises that nothing else here covers, a test each.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+    process::Command,
+};
+
+use rusqlite::Connection;
+
+use crate::support::{
+    Place, open, open_reader,
+    oracle::assert_equal,
+    pair::{Options, Pair, running},
+    process::{Process, expect_failure, free_port, http_get, quiesce, replicate_once},
+    skipped,
+    wait::until,
+};
+
+fn fill(conn: &Connection, rows: usize) {
+    conn.execute_batch(&format!(
+        "CREATE TABLE IF NOT EXISTS a(id INTEGER PRIMARY KEY, v TEXT, u UNIQUE);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+         INSERT INTO a(v) SELECT hex(randomblob(50)) FROM n"
+    ))
+    .unwrap();
+}
+
+fn one(conn: &Connection, sql: &str) -> i64 {
+    conn.query_row(sql, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
+    format!("{}{suffix}", path.display()).into()
+}
+
+#[test]
+fn a_stalled_peer_pins_no_wal() {
+    let mut pair = Pair::new(Place::new(), &Options::default());
+    let conn = open(&pair.place.source());
+    fill(&conn, 100);
+    pair.start_source(&[]);
+    pair.start_replica(&[("TWINLITE_FAILPOINT", "apply_before_commit=2:pause")]);
+    until("the replica to hold its first window", || {
+        conn.execute_batch("INSERT INTO a(v) VALUES ('again')").unwrap();
+        if pair.replica.as_ref().unwrap().said().contains("apply_before_commit") {
+            Ok(())
+        } else {
+            Err("not yet".into())
+        }
+    });
+    fill(&conn, 20_000);
+    until("a checkpoint that empties the WAL", || {
+        let row: (i64, i64, i64) = conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap();
+        let size = fs::metadata(beside(&pair.place.source(), "-wal")).unwrap().len();
+        if row.0 == 0 && size == 0 { Ok(()) } else { Err(format!("{row:?}, {size} bytes")) }
+    });
+    pair.replica.take().unwrap().kill();
+    pair.start_replica(&[]);
+    pair.assert_equal();
+    pair.stop();
+}
+
+#[test]
+fn a_writer_with_little_patience_is_never_kept_out() {
+    let place = Place::new();
+    let conn = open(&place.source());
+    fill(&conn, 30_000);
+    let mut process = Process::replicate(&place.source(), &place.replica(), &[]);
+    until("capture to be installed", || {
+        conn.query_row("SELECT 1 FROM __cdc_meta WHERE key = 'epoch'", [], |_| Ok(()))
+            .map_err(|error| error.to_string())
+    });
+    // Locks are held for 10 ms at most; twenty times that is for a machine that stalls.
+    conn.busy_timeout(std::time::Duration::from_millis(200)).unwrap();
+    for number in 0..3_000 {
+        conn.execute("UPDATE a SET v = ?1 WHERE id = ?1 * 7 % 30000 + 1", [number]).unwrap();
+    }
+    quiesce(&place.source(), &place.replica());
+    assert_equal(&place.source(), &place.replica());
+    process.assert_running();
+    process.stop();
+}
+
+#[test]
+fn the_log_is_pruned_when_it_is_quiet() {
+    let mut pair = running(filled(2_000), &Options::default());
+    let conn = open(&pair.place.source());
+    fill(&conn, 5_000);
+    pair.quiesce();
+    until("the log to be pruned", || {
+        let rows = one(&open_reader(&pair.place.source()), "SELECT count(*) FROM __cdc_log");
+        if rows < 100 { Ok(()) } else { Err(format!("{rows} rows")) }
+    });
+    let head = one(&conn, "SELECT max(seq) FROM __cdc_log");
+    conn.execute_batch("INSERT INTO a(v) VALUES ('one more')").unwrap();
+    assert!(one(&conn, "SELECT max(seq) FROM __cdc_log") > head, "a sequence number was used again");
+    pair.assert_equal();
+    pair.stop();
+}
+
+fn filled(rows: usize) -> Place {
+    let place = Place::new();
+    fill(&open(&place.source()), rows);
+    place
+}
+
+#[test]
+fn we_never_checkpoint_the_wal_of_a_source() {
+    let place = Place::new();
+    let conn = open(&place.source());
+    conn.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+    fill(&conn, 100);
+    conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let mut process = Process::replicate(&place.source(), &place.replica(), &[]);
+    for _ in 0..5 {
+        fill(&conn, 20_000);
+        quiesce(&place.source(), &place.replica());
+    }
+    process.assert_running();
+    process.stop();
+    // The index of the WAL says at byte 96 how many frames a checkpoint has copied into the database.
+    let index = fs::read(beside(&place.source(), "-shm")).unwrap();
+    assert_eq!(
+        u32::from_ne_bytes(index[96..100].try_into().unwrap()),
+        0,
+        "frames were checkpointed, not by the application"
+    );
+    assert!(fs::metadata(beside(&place.source(), "-wal")).unwrap().len() > 8 << 20);
+}
+
+#[test]
+fn a_window_that_is_split_says_so() {
+    let source = "window_rows: 500\n".to_owned();
+    let mut pair = running(filled(10), &Options { source, ..Options::default() });
+    pair.proxy.delay(std::time::Duration::from_millis(60));
+    fill(&open(&pair.place.source()), 40_000);
+    let admin = pair.replica_admin.clone();
+    until("the status to say so", || {
+        let (_, body) = http_get(&admin, "/status.json")?;
+        if body.contains("\"between_transactions\"") { Ok(()) } else { Err(body) }
+    });
+    pair.proxy.heal();
+    pair.assert_equal();
+    pair.stop();
+}
+
+const SMALL_LOG: &str = "capture: { retention: { rows: 1000 } }\n";
+
+#[test]
+fn the_triggers_bound_the_log_while_nobody_runs_and_the_next_run_heals() {
+    let mut pair = running(filled(500), &Options { source: SMALL_LOG.to_owned(), ..Options::default() });
+    for node in [pair.source.take(), pair.replica.take()] {
+        node.unwrap().stop();
+    }
+    let conn = open(&pair.place.source());
+    let epoch = one(&conn, "SELECT value FROM __cdc_meta WHERE key = 'epoch'");
+    for _ in 0..10 {
+        fill(&conn, 1_000);
+    }
+    let rows = one(&conn, "SELECT count(*) FROM __cdc_log");
+    assert!(rows <= 2_500, "the log has {rows} rows, its bound is 1000 and what one statement adds");
+    pair.start();
+    pair.assert_equal();
+    assert_ne!(one(&conn, "SELECT value FROM __cdc_meta WHERE key = 'epoch'"), epoch);
+    pair.stop();
+}
+
+#[test]
+fn a_replica_that_was_away_too_long_is_repaired_by_itself() {
+    let mut pair = running(filled(500), &Options { source: SMALL_LOG.to_owned(), ..Options::default() });
+    pair.replica.take().unwrap().stop();
+    let conn = open(&pair.place.source());
+    let oldest = one(&conn, "SELECT min(seq) FROM __cdc_log");
+    until("the log to be pruned past the replica", || {
+        fill(&conn, 500);
+        conn.execute_batch("DELETE FROM a WHERE id % 3 = 0").unwrap();
+        let now = one(&conn, "SELECT min(seq) FROM __cdc_log");
+        if now > oldest + 2_000 { Ok(()) } else { Err(format!("from {oldest} to {now}")) }
+    });
+    pair.start_replica(&[]);
+    pair.assert_equal();
+    pair.stop();
+}
+
+#[test]
+fn one_source_feeds_two_replicas() {
+    let place = filled(1_000);
+    let (listen, admin) = (free_port(), free_port());
+    let source = format!(
+        "name: source\nspec: {{ connection_string: {} }}\nlisten: 127.0.0.1:{listen}\nadmin: {{ listen: 127.0.0.1:{admin} }}\n\
+         links:\n  - {{ name: one, directions: send }}\n  - {{ name: two, directions: send }}\n",
+        place.source().display()
+    );
+    // The replicas are two nodes of one process.
+    let node = |name: &str| {
+        format!(
+            "  - name: {name}\n    spec: {{ connection_string: {} }}\n    links: [{{ name: source, directions: receive, peer: 127.0.0.1:{listen} }}]\n",
+            place.file(&format!("{name}.db")).display()
+        )
+    };
+    let replicas = format!("nodes:\n{}{}", node("one"), node("two"));
+    fs::write(place.file("source.yaml"), source).unwrap();
+    fs::write(place.file("replicas.yaml"), replicas).unwrap();
+    let mut source = Process::run(&place.file("source.yaml"), &[]);
+    let mut replicas = Process::run(&place.file("replicas.yaml"), &[]);
+    let conn = open(&place.source());
+    for _ in 0..5 {
+        fill(&conn, 300);
+        conn.execute_batch("DELETE FROM a WHERE id % 5 = 0; UPDATE a SET v = v || '.' WHERE id % 7 = 0").unwrap();
+        for name in ["one.db", "two.db"] {
+            quiesce(&place.source(), &place.file(name));
+            assert_equal(&place.source(), &place.file(name));
+        }
+        source.assert_running();
+        replicas.assert_running();
+    }
+    source.stop();
+    replicas.stop();
+}
+
+#[test]
+fn new_files_take_the_group_of_their_folder_and_are_for_owner_and_group() {
+    let place = filled(10);
+    let folder = place.file("data");
+    fs::create_dir(&folder).unwrap();
+    // Only root can give a folder to a group that is not its own.
+    let _ = std::os::unix::fs::chown(&folder, None, Some(12_345));
+    let replica = folder.join("replica.db");
+    replicate_once(&place.source(), &replica);
+    let (file, group) = (fs::metadata(&replica).unwrap(), fs::metadata(&folder).unwrap().gid());
+    assert_eq!(file.permissions().mode() & 0o777, 0o660);
+    assert_eq!(file.gid(), group);
+}
+
+/// A configuration that is refused, and the words that the message must have.
+const REFUSED: &[(&str, &[&str])] = &[
+    (
+        "name: x\nspec: { connection_string: /tmp/x.db }\nlisten: 0.0.0.0:7745\nlinks: [{ name: y, directions: send }]\n",
+        &["listen", "insecure"],
+    ),
+    (
+        "name: x\nspec: { connection_string: /tmp/x.db, conection: 1 }\nbatch_size: many\nbatchsize: 3\ngrace: 10\n\
+         links: [{ name: y, directions: sideways, peer: 'h:1' }]\n",
+        &["spec.conection", "batch_size", "batchsize", "grace", "directions", "config.yaml"],
+    ),
+    (
+        "name: x\nspec: { connection_string: /tmp/x.db }\nlinks: [{ name: y, directions: send, peer: 'h:1', write_mode: append }]\n",
+        &["write_mode"],
+    ),
+    ("name: x\nspec: { connection_string: '${NO_SUCH_VARIABLE}' }\n", &["NO_SUCH_VARIABLE"]),
+    ("name: [\n", &["config.yaml"]),
+];
+
+#[test]
+fn a_wrong_configuration_is_refused_with_every_fault_at_once() {
+    for (config, words) in REFUSED {
+        let place = Place::new();
+        let path = place.file("config.yaml");
+        fs::write(&path, config).unwrap();
+        let error = expect_failure(2, &["run".as_ref(), "--config".as_ref(), path.as_os_str()]);
+        for word in *words {
+            assert!(error.contains(word), "no {word} in:\n{error}");
+        }
+    }
+}
+
+#[test]
+fn the_environment_reaches_the_configuration() {
+    let place = filled(100);
+    let mut pair = Pair::new(place, &Options::default());
+    let config = fs::read_to_string(pair.source_config()).unwrap();
+    let database = pair.place.source().display().to_string();
+    fs::write(pair.source_config(), config.replace(&database, "${THE_DATABASE}")).unwrap();
+    pair.start_source(&[
+        ("THE_DATABASE", &database),
+        ("TWINLITE__LOG__FORMAT", "json"),
+        ("TWINLITE__LOG__LEVEL", "info"),
+    ]);
+    pair.start_replica(&[]);
+    pair.assert_equal();
+    let said = pair.source.as_ref().unwrap().said();
+    assert!(said.lines().any(|line| line.starts_with('{')), "no JSON in the log:\n{said}");
+    pair.stop();
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let mut pair = running(filled(10), &Options::default());
+    let config = fs::read_to_string(pair.source_config()).unwrap();
+    let port = config.lines().find_map(|line| line.strip_prefix("listen: ")).unwrap().to_owned();
+    let other = pair.place.file("other.db");
+    drop(open(&other));
+    let config = config.replace(&pair.place.source().display().to_string(), &other.display().to_string());
+    let path = pair.place.file("other.yaml");
+    fs::write(&path, config).unwrap();
+    let error = expect_failure(1, &["run".as_ref(), "--config".as_ref(), path.as_os_str()]);
+    assert!(error.contains(&port), "{error}");
+    pair.assert_equal();
+    pair.stop();
+}
+
+/// A file system of so many bytes, gone when dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        fs::create_dir(at).unwrap();
+        let options = format!("size={size}");
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
+        status.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+
+    fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_at_the_replica_is_waited_out() {
+    let place = filled(2_000);
+    let Some(disk) = SmallDisk::mount(&place.file("small"), "3m") else {
+        return skipped("a_full_disk_at_the_replica_is_waited_out", "a small disk can only be mounted by root");
+    };
+    let replica = place.file("small").join("replica.db");
+    let mut process = Process::replicate(&place.source(), &replica, &[]);
+    let conn = open(&place.source());
+    fill(&conn, 40_000);
+    until("the disk to be full", || {
+        let said = process.said();
+        if said.contains("full") { Ok(()) } else { Err(said) }
+    });
+    // The application goes on, and so does the process.
+    fill(&conn, 100);
+    process.assert_running();
+    disk.resize("200m");
+    quiesce(&place.source(), &replica);
+    assert_equal(&place.source(), &replica);
+    process.stop();
+}
+
+#[test]
+fn a_full_disk_at_the_source_stops_nobody_for_good() {
+    let place = Place::new();
+    let Some(disk) = SmallDisk::mount(&place.file("small"), "3m") else {
+        return skipped("a_full_disk_at_the_source_stops_nobody_for_good", "a small disk can only be mounted by root");
+    };
+    let source = place.file("small").join("source.db");
+    let conn = open(&source);
+    fill(&conn, 200);
+    let mut process = Process::replicate(&source, &place.replica(), &[]);
+    quiesce(&source, &place.replica());
+    until("the application to see that the disk is full", || {
+        let rows = "INSERT INTO a(v) SELECT hex(randomblob(500)) FROM a LIMIT 100";
+        conn.execute_batch(rows).map_or(Ok(()), |()| Err("not yet".to_owned()))
+    });
+    process.assert_running();
+    disk.resize("200m");
+    fill(&conn, 1_000);
+    quiesce(&source, &place.replica());
+    assert_equal(&source, &place.replica());
+    process.assert_running();
+    process.stop();
+}

@@ -1,0 +1,230 @@
+//! Random schemas under random statements: the replica equals the source at each rest.
+//!
+//! `TWINLITE_CASES=N` runs more of them, `TWINLITE_SEED=S` exactly one.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::support::{
+    Place, env_number, open,
+    oracle::Oracle,
+    process::{Process, quiesce, replicate_once},
+    random::Random,
+    schema::Schema,
+    statements::{Generator, finish, run},
+    table::Table,
+};
+
+const CASES: u64 = 10;
+const ROUNDS: usize = 4;
+const STATEMENTS: usize = 60;
+
+/// Panics while its case runs print how to get it again.
+struct Case {
+    seed: u64,
+    log: Vec<String>,
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let path = std::env::temp_dir().join(format!("twinlite-case-{}.sql", self.seed));
+            let _ = std::fs::write(&path, self.log.join(";\n"));
+            eprintln!("failed with TWINLITE_SEED={}; its statements are in {}", self.seed, path.display());
+        }
+    }
+}
+
+impl Case {
+    fn run(&mut self, conn: &Connection, sql: &str) -> bool {
+        let error = run(conn, sql).error;
+        self.log.push(match &error {
+            None => sql.to_owned(),
+            Some(error) => format!("-- {}\n{sql}", error.replace('\n', " ")),
+        });
+        error.is_none()
+    }
+
+    /// Makes what a schema says, as far as SQLite agrees.
+    fn create(&mut self, conn: &Connection, statements: &[String]) {
+        for sql in statements {
+            self.run(conn, sql);
+        }
+    }
+}
+
+/// The seeds to run: one from the environment, or as many as asked for.
+fn seeds(default: u64) -> Vec<u64> {
+    match env_number("TWINLITE_SEED", 0) {
+        0 => (1..=env_number("TWINLITE_CASES", default)).collect(),
+        seed => vec![seed],
+    }
+}
+
+/// An application's connection, with the pragmas that a seed chooses.
+fn application(path: &Path, random: &mut Random) -> Connection {
+    let conn = open(path);
+    conn.pragma_update(None, "recursive_triggers", random.chance(50)).unwrap();
+    conn.pragma_update(None, "foreign_keys", random.chance(60)).unwrap();
+    conn
+}
+
+fn write(case: &mut Case, conn: &Connection, random: &mut Random, statements: usize) {
+    let tables = Table::read_all(conn);
+    for _ in 0..statements {
+        let sql = Generator::new(random, &tables).next().sql;
+        case.run(conn, &sql);
+    }
+    case.log.push("-- end of round".to_owned());
+    finish(conn);
+}
+
+#[test]
+fn the_replica_equals_the_source_whatever_is_written() {
+    for seed in seeds(CASES) {
+        let (place, mut random) = (Place::new(), Random::new(seed));
+        let mut case = Case { seed, log: Vec::new() };
+        let schema = Schema::random(&mut random);
+        let conn = application(&place.source(), &mut random);
+        case.create(&conn, &schema.ddl);
+        // A user's trigger that is older than ours fires after it, a younger one before.
+        let older = random.below(schema.triggers.len() + 1);
+        case.create(&conn, &schema.triggers[..older]);
+        write(&mut case, &conn, &mut random, STATEMENTS);
+
+        let mut process = Process::replicate(&place.source(), &place.replica(), &[]);
+        for round in 0..ROUNDS {
+            process.assert_running();
+            quiesce(&place.source(), &place.replica());
+            oracle(&conn).assert_equal(&place.source(), &place.replica());
+            if round == 1 {
+                case.create(&conn, &schema.triggers[older..]);
+            }
+            write(&mut case, &conn, &mut random, STATEMENTS);
+        }
+        quiesce(&place.source(), &place.replica());
+        oracle(&conn).assert_equal(&place.source(), &place.replica());
+        process.stop();
+    }
+}
+
+/// What is written while nobody replicates is caught up with by the next who does.
+#[test]
+fn the_replica_catches_up_with_what_was_written_meanwhile() {
+    for seed in seeds(CASES) {
+        let (place, mut random) = (Place::new(), Random::new(seed + 1_000_000));
+        let mut case = Case { seed, log: Vec::new() };
+        let schema = Schema::random(&mut random);
+        let conn = application(&place.source(), &mut random);
+        case.create(&conn, &schema.ddl);
+        case.create(&conn, &schema.triggers);
+        for _ in 0..ROUNDS {
+            write(&mut case, &conn, &mut random, STATEMENTS);
+            replicate_once(&place.source(), &place.replica());
+            oracle(&conn).assert_equal(&place.source(), &place.replica());
+        }
+    }
+}
+
+/// The oracle, without the tables that are not captured: what a unique expression over an assigned key is cannot be known.
+fn oracle(conn: &Connection) -> Oracle {
+    let skipped: Option<String> =
+        conn.query_row("SELECT value FROM __cdc_meta WHERE key = 'skipped'", [], |row| row.get(0)).ok();
+    let skip: Vec<String> = skipped
+        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
+        .map(|value| names(&value))
+        .unwrap_or_default();
+    assert!(skip.is_empty(), "the schemas are made so that every table can be captured, but not {skip:?}");
+    Oracle { skip, ..Oracle::default() }
+}
+
+fn names(value: &serde_json::Value) -> Vec<String> {
+    match value {
+        serde_json::Value::Object(map) => map.keys().cloned().collect(),
+        serde_json::Value::Array(list) => {
+            list.iter().filter_map(|item| item.get("name")?.as_str().map(str::to_owned)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// One of each of our triggers, with what an application does that only it sees.
+const NEEDED: &[(&str, &str)] = &[
+    ("_ai", "INSERT INTO t VALUES (10, 'ten', 'x')"),
+    ("_au", "UPDATE t SET c = 'changed' WHERE a = 1"),
+    ("_ad", "DELETE FROM t WHERE a = 1"),
+    ("_bi", "INSERT OR REPLACE INTO t VALUES (11, 'two', 'x')"),
+    ("_bu", "UPDATE OR REPLACE t SET b = 'two' WHERE a = 1"),
+];
+
+/// The test of the tests: with any one of our triggers gone, and nobody to notice that it went, the oracle must see it.
+#[test]
+fn without_any_one_of_our_triggers_the_replica_differs() {
+    for (suffix, sql) in NEEDED {
+        for removed in [false, true] {
+            let place = Place::new();
+            let conn = open(&place.source());
+            conn.execute_batch("CREATE TABLE t(a PRIMARY KEY, b UNIQUE, c)").unwrap();
+            conn.execute_batch("INSERT INTO t VALUES (1, 'one', 'x'), (2, 'two', 'x'), (3, 'three', 'x')").unwrap();
+            replicate_once(&place.source(), &place.replica());
+            if removed {
+                remove_unnoticed(&conn, suffix);
+            }
+            conn.execute_batch(sql).unwrap();
+            let args = [
+                "replicate".into(),
+                place.source().into_os_string(),
+                place.replica().into_os_string(),
+                "--once".into(),
+            ];
+            crate::support::process::expect_code(0, &args);
+            let differences = Oracle::default().differences(&place.source(), &place.replica());
+            assert_eq!(!differences.is_empty(), removed, "{suffix}, removed: {removed}: {differences:?}");
+        }
+    }
+}
+
+/// Drops our trigger of that kind, and makes the schema version the one that was accounted for.
+fn remove_unnoticed(conn: &Connection, suffix: &str) {
+    let sql = format!(
+        "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_\\_cdc\\_%{suffix}' ESCAPE '\\'"
+    );
+    let name: String = conn.query_row(&sql, [], |row| row.get(0)).unwrap_or_else(|_| panic!("no trigger {suffix}"));
+    conn.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
+    let version: i64 = conn.pragma_query_value(None, "schema_version", |row| row.get(0)).unwrap();
+    conn.execute("UPDATE __cdc_meta SET value = ?1 WHERE key = 'schema_version'", [version]).unwrap();
+}
+
+/// What makes the generators worth having: most of what they make must be accepted by SQLite, or nothing is tested.
+#[test]
+fn generated_schemas_and_statements_mostly_work() {
+    let (mut made, mut refused, mut done, mut failed) = (0, Vec::new(), 0, 0);
+    for seed in 1..=60 {
+        let mut random = Random::new(seed);
+        let schema = Schema::random(&mut random);
+        let conn = Connection::open_in_memory().unwrap();
+        for sql in schema.ddl.iter().chain(&schema.triggers) {
+            match conn.execute_batch(sql) {
+                Ok(()) => made += 1,
+                Err(error) => refused.push(format!("{error}: {sql}")),
+            }
+        }
+        let tables = Table::read_all(&conn);
+        for _ in 0..100 {
+            let sql = Generator::new(&mut random, &tables).next().sql;
+            match run(&conn, &sql).error {
+                None => done += 1,
+                Some(error) => {
+                    assert!(
+                        !error.contains("syntax error") && (!error.contains("no such") || error.contains("savepoint")),
+                        "{error}: {sql}"
+                    );
+                    failed += 1;
+                }
+            }
+        }
+    }
+    assert!(made > 9 * refused.len(), "{made} made, {} refused:\n{}", refused.len(), refused.join("\n"));
+    assert!(done > failed, "{done} statements worked, {failed} failed");
+}
