@@ -23,16 +23,15 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 use self::captured::{Captured, Table};
 use self::entries::Entries;
 use super::batches::Limits;
 use super::read_error::Error;
-use super::snapshot;
 use super::source::{ChangeSource, Copied, CopyStep, ReadOutcome, ReadRequest, ReadWindow, Sink};
-use crate::codec;
+use super::{change_log, snapshot};
+
 use crate::model::{Checkpoint, Position, TableId, WindowEnd};
 use crate::sqlite::{self, Role, catalog as schema, store};
 
@@ -171,15 +170,8 @@ impl Window<'_> {
     fn checkpoint(&self, seq: i64) -> Result<Checkpoint, Error> {
         let epoch = store::epoch(self.connection)?
             .ok_or_else(|| sqlite::Error::Damaged { table: "__cdc_meta", what: "it names no epoch".to_owned() })?;
-        let sql = format!("SELECT * FROM main.{} WHERE seq = ?1", self.captured.log);
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let columns = statement.column_count();
-        let found = statement.query_row([seq], |row| {
-            let values =
-                (0..columns).map(|column| row.get_ref(column)).collect::<rusqlite::Result<Vec<ValueRef<'_>>>>()?;
-            Ok((row.get::<_, i64>("ts")?, codec::fingerprint(values)))
-        });
-        let (ts_ms, fingerprint) = found.optional()?.unwrap_or((0, 0));
+        let mark = change_log::entry_mark(self.connection, &change_log::meta_name(self.connection)?, seq)?;
+        let (ts_ms, fingerprint) = mark.unwrap_or((0, 0));
         Ok(Checkpoint { position: Position { epoch, seq }, ts_ms, fingerprint })
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::pair::{Here, Local, Pair, Pairs};
 use super::said::Said;
-use super::shape::{Difference, Renames, Shape};
+use super::shape::{ColumnShape, Difference, Renames, Shape};
 use super::{Error, Mode, RefusedChange, Rules, Wanted};
 use crate::model::{Generated, IndexOrigin};
 use crate::sqlite::ddl;
@@ -200,7 +200,7 @@ impl<'a> Planner<'a> {
 
     fn forced(&mut self, kept: &[String]) -> (Work, bool) {
         let difference = Difference::between(&self.there, &self.here, kept);
-        if difference.is_none() {
+        if difference.is_none() || self.only_constrained_here() {
             return (Work::Keep, false);
         }
         if let Some(steps) = self.renamed_columns(&difference, kept) {
@@ -211,6 +211,21 @@ impl<'a> Planner<'a> {
         }
         let drops = difference.missing.iter().map(|id| Step::Drop(self.named(id)));
         (Work::Alter(drops.chain(self.additions(&difference.added)).collect()), false)
+    }
+
+    /// Whether the peer changed nothing, and what differs are constraints and defaults that somebody put here. They stay:
+    /// the link halts before a row that they refuse, rather than undo what an operator did.
+    fn only_constrained_here(&self) -> bool {
+        let unchanged = |before| Difference::between(&self.there, before, &[]).is_none();
+        let stored = |column: &ColumnShape| {
+            column.fixed.iter().filter(|fact| !fact.starts_with("DEFAULT")).cloned().collect::<Vec<_>>()
+        };
+        let unique = |rules: &Shape| rules.rules.iter().filter(|rule| rule.text.starts_with("UNIQUE")).count();
+        self.before.as_ref().is_some_and(unchanged)
+            && (self.there.key == self.here.key && self.there.options == self.here.options)
+            && self.there.columns.iter().map(|column| &column.id).eq(self.here.columns.iter().map(|column| &column.id))
+            && self.there.columns.iter().zip(&self.here.columns).all(|(there, here)| stored(there) == stored(here))
+            && unique(&self.there) == unique(&self.here)
     }
 
     fn named(&self, id: &str) -> String {

@@ -6,9 +6,9 @@
 //! * What comes from the peer is taken in before each window and while waiting, never while holding anything.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
@@ -94,9 +94,6 @@ pub struct SenderState {
     pub copied: bool,
 }
 
-/// The shared view of a sender's state.
-pub type SharedState = Arc<Mutex<SenderState>>;
-
 struct InFlight {
     number: u64,
     bytes: u64,
@@ -115,7 +112,7 @@ pub struct Sender<S: ChangeSource> {
     number: u64,
     catalog: Option<i64>,
     in_flight: VecDeque<InFlight>,
-    state: SharedState,
+    state: watch::Sender<SenderState>,
     consumer: String,
 }
 
@@ -137,14 +134,14 @@ impl<S: ChangeSource> Sender<S> {
             number: 0,
             catalog: None,
             in_flight: VecDeque::new(),
-            state: Arc::new(Mutex::new(state)),
+            state: watch::Sender::new(state),
             consumer: name.to_owned(),
         }
     }
 
     /// Its state, for heartbeats and `status`.
-    pub fn state(&self) -> SharedState {
-        Arc::clone(&self.state)
+    pub fn state(&self) -> watch::Receiver<SenderState> {
+        self.state.subscribe()
     }
 
     /// Sends until the session ends or `stop` is cancelled; a window that was begun is sent whole.
@@ -299,6 +296,6 @@ impl<S: ChangeSource> Sender<S> {
     }
 
     fn note(&self, change: impl FnOnce(&mut SenderState)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.state.send_modify(change);
     }
 }

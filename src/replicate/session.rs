@@ -3,10 +3,10 @@
 //! The end that dials says Hello first; the other needs its name to know which link this is, and then answers.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::feed::Feed;
 use super::receiver::{Assembly, Receiver, WINDOWS_WAITING_MAX, held_table, unfinished};
-use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, SharedState, Start, WindowShape};
+use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, Start, WindowShape};
 use crate::apply::{Applier, LinkRules};
 use crate::capture::CheckpointVerdict;
 use crate::capture::source::ChangeSource;
@@ -447,24 +447,27 @@ impl Halves {
 /// receiving never waits for sending.
 struct Heart {
     sink: FrameSink,
-    sent: Option<SharedState>,
+    sent: Option<watch::Receiver<SenderState>>,
     status: Option<LinkHandle>,
     epoch: Option<Epoch>,
     clock: Arc<dyn Clock>,
 }
 
 impl Heart {
-    async fn beat(self, stop: CancellationToken) -> Result<(), Error> {
+    async fn beat(mut self, stop: CancellationToken) -> Result<(), Error> {
         let mut every = interval(HEARTBEAT_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                () = moved(&mut self.sent) => {
+                    self.show();
+                    continue;
+                }
                 _ = every.tick() => {}
             }
-            let state = self.sent.as_ref().map(|sent| *sent.lock().unwrap_or_else(PoisonError::into_inner));
-            self.show(state);
-            let SenderState { head, behind_since_ms, .. } = state.unwrap_or_default();
+            self.show();
+            let SenderState { head, behind_since_ms, .. } = self.state().unwrap_or_default();
             let heartbeat = Heartbeat { head, seen: 0, now_ms: self.clock.now_ms(), behind_since_ms };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -473,8 +476,12 @@ impl Heart {
         }
     }
 
-    fn show(&self, state: Option<SenderState>) {
-        let (Some(status), Some(state), Some(epoch)) = (&self.status, state, self.epoch) else { return };
+    fn state(&self) -> Option<SenderState> {
+        self.sent.as_ref().map(|sent| *sent.borrow())
+    }
+
+    fn show(&self) {
+        let (Some(status), Some(state), Some(epoch)) = (&self.status, self.state(), self.epoch) else { return };
         if state.acks > 0 {
             status.error(None);
             status.state(if state.copied { LinkState::Live } else { LinkState::Snapshot });
@@ -487,5 +494,16 @@ impl Heart {
             sent_ms: self.clock.now_ms(),
             at_ms: self.clock.now_ms(),
         });
+    }
+}
+
+/// Ends when the sender's state has moved; never where there is no sender.
+async fn moved(sent: &mut Option<watch::Receiver<SenderState>>) {
+    let ended = match sent {
+        Some(sent) => sent.changed().await.is_err(),
+        None => true,
+    };
+    if ended {
+        std::future::pending::<()>().await;
     }
 }

@@ -1,6 +1,6 @@
 //! Every row of the table of schema changes, in both modes.
 
-use super::*;
+use super::support::*;
 
 /// What a mode does with a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

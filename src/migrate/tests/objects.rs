@@ -1,6 +1,6 @@
 //! Indexes, views and triggers, the peer's and those made here.
 
-use super::*;
+use super::support::*;
 
 const BASE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); CREATE VIEW v AS SELECT a FROM t;
                     CREATE VIEW w AS SELECT * FROM v;

@@ -1,6 +1,6 @@
 //! Tables that are renamed, swapped, dropped, or in each other's place.
 
-use super::*;
+use super::support::*;
 
 const TWO: &str = "CREATE TABLE a(id INTEGER PRIMARY KEY, x); CREATE TABLE b(id INTEGER PRIMARY KEY, y);
                    CREATE TABLE child(id INTEGER PRIMARY KEY, a_id REFERENCES a(id)); CREATE INDEX ia ON a(x);
@@ -164,6 +164,16 @@ fn what_the_peer_says_again_does_not_undo_what_was_changed_here() {
     assert_eq!(only(&outcome).change, Change::Altered);
     let columns: Vec<_> = only(&outcome).local.columns.iter().map(|column| column.name.as_str()).collect();
     assert_eq!(columns, ["id", "a", "c", "d"]);
+}
+
+#[test]
+fn what_was_loosened_here_stays_loose_when_the_peer_changes_something_else() {
+    let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, a NOT NULL, b UNIQUE)";
+    let mut ends = Ends::with(Mode::Safe, ddl, "");
+    ends.replica.execute_batch("DROP TABLE t; CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, CHECK (a <> b))").unwrap();
+    let outcome = ends.change("ALTER TABLE t ADD COLUMN c").unwrap();
+    assert_eq!(only(&outcome).change, Change::Altered);
+    assert_eq!(only(&outcome).local.ddl, "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c, CHECK (a <> b))");
 }
 
 #[test]
