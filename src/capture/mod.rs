@@ -62,4 +62,4 @@ pub use plan::{Plan, plan};
 pub use prune::{PruneRequest, Pruned, prune};
 pub use read_error::Error as ReadError;
 pub use resync::request_copy;
-pub use teardown::teardown;
+pub use teardown::{take_over, teardown};

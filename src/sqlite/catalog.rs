@@ -76,8 +76,8 @@ pub fn table(connection: &Connection, name: &str) -> Result<Option<TableSchema>,
     let columns = columns(connection, &name)?;
     let indexes = indexes(connection, &name)?;
     let (without_rowid, strict) = connection
-        .prepare(&format!("PRAGMA main.table_list({})", ident(&name)))?
-        .query_row([], |row| Ok((row.get("wr")?, row.get("strict")?)))?;
+        .prepare_cached("SELECT wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'")?
+        .query_row([&name], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut schema =
         TableSchema { key: KeyShape::None, foreign_needs: None, name, columns, without_rowid, strict, ddl, indexes };
     schema.foreign_needs = foreign_needs(connection, &schema);
