@@ -118,4 +118,5 @@ impl Error {
 }
 
 /// Troubles of a peer that pass by themselves.
-const PASSING: [&str; 7] = ["busy", "disk_full", "closed", "connection", "schema_restless", "silent", "spool"];
+const PASSING: [&str; 8] =
+    ["busy", "disk_full", "closed", "connection", "position_gone", "schema_restless", "silent", "spool"];

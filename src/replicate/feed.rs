@@ -38,6 +38,7 @@ pub struct SharedWindow {
 #[derive(Clone, PartialEq, Eq)]
 struct ShareKey {
     after: i64,
+    mark: Option<(i64, i64)>,
     catalog: i64,
     selection: Arc<Selection>,
     kinds: SchemaKinds,
@@ -107,6 +108,7 @@ fn share_key(request: &ReadRequest) -> Option<ShareKey> {
     }
     Some(ShareKey {
         after: request.after,
+        mark: request.mark,
         catalog: request.catalog_known?,
         selection: Arc::clone(&request.selection),
         kinds: request.kinds,

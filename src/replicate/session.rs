@@ -236,10 +236,10 @@ impl<S: ChangeSource> End<S> {
     /// Where sending begins, by what the receiver holds.
     async fn start(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Start, Error> {
         let state = feed.log_state().await?;
-        let anew = Start { from: state.head.position, lost_history: true };
+        let anew = Start { from: state.head, lost_history: true };
         let Some(checkpoint) = theirs.held.as_ref().and_then(|held| held.checkpoint) else { return Ok(anew) };
         match feed.judge(checkpoint).await? {
-            CheckpointVerdict::Known => Ok(Start { from: checkpoint.position, lost_history: false }),
+            CheckpointVerdict::Known => Ok(Start { from: checkpoint, lost_history: false }),
             CheckpointVerdict::CutOff => {
                 tracing::info!(
                     peer = theirs.name,
@@ -340,11 +340,11 @@ impl Halves {
         };
         if let Some(feed) = &end.feed {
             let start = end.start(feed, theirs).await?;
-            heart.epoch = Some(start.from.epoch);
+            heart.epoch = Some(start.from.position.epoch);
             let held = theirs.held.as_ref().map_or(&[][..], |held| &held.tables);
             let compression = agree(end.settings.compression, &theirs.compressions);
             let shape = WindowShape { compression, kinds: theirs.kinds, ..end.settings.shape.clone() };
-            feed.meet(&end.settings.peer_name, theirs.node, start.from).await?;
+            feed.meet(&end.settings.peer_name, theirs.node, start.from.position).await?;
             let to = super::sender::Receiver { name: &end.settings.peer_name, start, held };
             let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
             let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
