@@ -58,11 +58,11 @@ impl Halves {
         };
         if let Some(feed) = &end.feed {
             let start = end.start(feed, theirs).await?;
-            heart.epoch = Some(start.from.epoch);
+            heart.epoch = Some(start.from.position.epoch);
             let held = theirs.held.as_ref().map_or(&[][..], |held| &held.tables);
             let compression = agree(end.settings.compression, &theirs.compressions);
             let shape = WindowShape { compression, kinds: theirs.kinds, ..end.settings.shape.clone() };
-            feed.meet(&end.settings.peer_name, theirs.node, start.from).await?;
+            feed.meet(&end.settings.peer_name, theirs.node, start.from.position).await?;
             let to = super::sender::Receiver { name: &end.settings.peer_name, start, held };
             let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
             let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
