@@ -155,7 +155,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("_ai", "INSERT INTO t VALUES (10, 'ten', 'x')"),
     ("_au", "UPDATE t SET c = 'changed' WHERE a = 1"),
     ("_ad", "DELETE FROM t WHERE a = 1"),
-    ("_ak", "UPDATE t SET a = 9, b = 'nine' WHERE a = 1"),
+    ("_ak", "UPDATE t SET a = 9 WHERE a = 1; UPDATE t SET b = 'else' WHERE a = 9"),
     ("_bi", "INSERT OR REPLACE INTO t VALUES (11, 'two', 'x'); UPDATE t SET b = 'else' WHERE a = 11"),
     ("_bu", "UPDATE OR REPLACE t SET b = 'two' WHERE a = 1; UPDATE t SET b = 'else' WHERE a = 1"),
 ];
