@@ -11,7 +11,7 @@ use std::{
 use rusqlite::Connection;
 
 use crate::support::{
-    Place, open, open_reader,
+    Place, StopOnDrop, open, open_reader,
     oracle::assert_equal,
     pair::{Options, Pair, running},
     process::{Process, expect_failure, free_port, http_get, quiesce, replicate_once},
@@ -197,6 +197,7 @@ fn a_full_log_is_healed_under_a_writer_that_never_rests() {
     let (source, replica) = (pair.place.source(), pair.place.replica());
     let (stop, number) = (AtomicBool::new(false), AtomicI64::new(0));
     std::thread::scope(|scope| {
+        let guard = StopOnDrop(&stop);
         scope.spawn(|| {
             let conn = open(&source);
             conn.execute_batch("CREATE TABLE IF NOT EXISTS ticks(n INTEGER PRIMARY KEY)").unwrap();
@@ -223,7 +224,7 @@ fn a_full_log_is_healed_under_a_writer_that_never_rests() {
             fill(&open(&source), 3_000);
         }
         assert_ne!(one(&open(&source), "SELECT value FROM __cdc_meta WHERE key = 'epoch'"), epoch, "it was never full");
-        stop.store(true, Ordering::SeqCst);
+        drop(guard);
     });
     pair.assert_equal();
     pair.stop();
