@@ -74,6 +74,7 @@ async fn open_capture(
     for table in &installed.skipped {
         tracing::warn!(table = table.name, reason = table.reason, "table is not replicated");
     }
+    board.set_captured(installed.captured.iter().map(|table| (table.clone(), None)));
     board.set_skipped(installed.skipped.iter().map(|table| (table.name.clone(), table.reason.clone())));
     opened.id = installed.node;
     opened.installed = Some(installed);
@@ -115,6 +116,7 @@ pub fn link_settings(config: &NodeConfig, link: &LinkConfig, our_id: NodeId) -> 
     LinkSettings {
         our_name: config.name.clone(),
         our_id,
+        database: config.database.display().to_string(),
         peer_name: link.name.clone(),
         shape: WindowShape {
             selection: Arc::new(link.selection()),

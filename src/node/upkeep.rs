@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{Ended, Parts};
 use crate::capture::reader::LogReader;
 use crate::capture::wake::Wake;
+use crate::capture::{self, Maintainer};
 use crate::replicate::feed::Feed;
 
 /// How often the log is looked at. A prune needs a second of quiet, so this is also how quiet is told.
@@ -85,9 +86,21 @@ async fn look_after(parts: Parts, feed: Arc<Feed<LogReader>>) {
     }
 }
 
+/// A migration may have made, dropped or renamed tables.
+async fn show_tables(parts: &Parts, feed: &Feed<LogReader>) -> Result<(), crate::replicate::Error> {
+    let work = |maintainer: &mut Maintainer| Ok::<_, capture::Error>((maintainer.tables()?, maintainer.skipped()?));
+    let (tables, skipped) = feed.maintainer().call(work).await??;
+    let mut tables: Vec<_> = tables.into_iter().map(|table| (table.schema_name, Some(table.id.0))).collect();
+    tables.sort_unstable();
+    parts.board.set_captured(tables);
+    parts.board.set_skipped(skipped.into_iter().map(|table| (table.name, table.reason)));
+    Ok(())
+}
+
 async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), crate::replicate::Error> {
     let state = feed.log_state().await?;
     parts.board.set_log(state.rows, state.bytes);
+    show_tables(parts, feed).await?;
     let acknowledged: Vec<(String, i64)> =
         feed.acknowledged().borrow().iter().map(|(consumer, seq)| (consumer.clone(), *seq)).collect();
     let done = acknowledged.iter().map(|(_, seq)| *seq).min().unwrap_or(0) - state.oldest;
