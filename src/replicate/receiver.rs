@@ -118,6 +118,8 @@ impl Receiver {
     async fn apply(&mut self, arrived: Arrived) -> Result<(), Error> {
         let (number, head) = (arrived.commit.number, arrived.commit.end.head);
         let last_part = arrived.commit.end.last_part;
+        // Known from here on, also where the window cannot be applied.
+        self.status.head(head);
         let applied = self.apply_blocking(arrived).await?;
         failpoint::hit(failpoint::RECEIVER_BEFORE_ACK);
         for need in &applied.needs {
