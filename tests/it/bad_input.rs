@@ -8,10 +8,8 @@ use rusqlite::Connection;
 use crate::support::{
     Place, open, open_reader,
     oracle::{Oracle, assert_equal},
-    pair::{Options, Pair, running},
-    process::{Process, expect_code, free_port, http_get, quiesce, replicate_once, twinlite},
+    process::{Process, expect_code, quiesce, replicate_once, twinlite},
     skipped,
-    wait::until,
 };
 
 const SMALL: &str = "CREATE TABLE a(x INTEGER PRIMARY KEY, y); INSERT INTO a VALUES (1, 'one'), (2, NULL);";
