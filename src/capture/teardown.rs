@@ -1,4 +1,4 @@
-//! Removes everything of ours from a database.
+//! Removes everything of ours from a database, or what another engine left there.
 
 use rusqlite::{Connection, TransactionBehavior};
 

@@ -17,6 +17,7 @@ use crate::capture::{self, CheckpointVerdict, LogState, Maintainer};
 use crate::link::{Spool, Spooled};
 use crate::model::{Checkpoint, NodeId, Position, SchemaKinds, Selection};
 use crate::sqlite::Db;
+use crate::telemetry::failpoint;
 
 /// Windows kept for other links to share: as many as a link may have unacknowledged while another is a moment behind.
 const SHARED_WINDOWS_MAX: usize = 4;
@@ -171,7 +172,10 @@ impl<S: ChangeSource> Feed<S> {
             match self.shelf.call(move |shelf| shelf.next(&asked)).await?? {
                 Shelved::Nothing { head } => return Ok(Next::Nothing { head }),
                 Shelved::Window(window) => {
-                    crate::telemetry::failpoint::hit("capture_after_read");
+                    failpoint::hit(failpoint::CAPTURE_AFTER_READ);
+                    if window.read.copied.is_some() {
+                        failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_READ);
+                    }
                     return Ok(Next::Window(window));
                 }
                 Shelved::SchemaChanged => self.reconcile().await?,

@@ -27,19 +27,21 @@ pub struct Arrived {
     begin: Begin,
     items: Spooled,
     commit: Commit,
+    copies: bool,
 }
 
 /// Puts frames together to windows.
 pub struct Assembly {
     spool_dir: PathBuf,
     open: Option<(Begin, Spool)>,
+    copies: bool,
     next_number: u64,
 }
 
 impl Assembly {
     /// For one session, spooling in that folder.
     pub fn new(spool_dir: &Path) -> Self {
-        Self { spool_dir: spool_dir.to_owned(), open: None, next_number: 1 }
+        Self { spool_dir: spool_dir.to_owned(), open: None, copies: false, next_number: 1 }
     }
 
     /// A window begins.
@@ -62,6 +64,7 @@ impl Assembly {
         let Some((_, spool)) = &mut self.open else {
             return Err(Error::Protocol { what: "rows outside a window" });
         };
+        self.copies |= matches!(item, WindowItem::Range(_) | WindowItem::Digest(_));
         spool.push(item).map_err(Error::Spool)
     }
 
@@ -74,7 +77,7 @@ impl Assembly {
             return Err(Error::Protocol { what: "the end of a window that was not begun" });
         };
         self.next_number += 1;
-        Ok(Arrived { begin, items: spool.finish(), commit })
+        Ok(Arrived { begin, items: spool.finish(), commit, copies: std::mem::take(&mut self.copies) })
     }
 }
 
@@ -117,10 +120,13 @@ impl Receiver {
 
     async fn apply(&mut self, arrived: Arrived) -> Result<(), Error> {
         let (number, head) = (arrived.commit.number, arrived.commit.end.head);
-        let last_part = arrived.commit.end.last_part;
+        let (last_part, copies) = (arrived.commit.end.last_part, arrived.copies);
         // Known from here on, also where the window cannot be applied.
         self.status.head(head);
         let applied = self.apply_blocking(arrived).await?;
+        if copies {
+            failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_APPLIED);
+        }
         failpoint::hit(failpoint::RECEIVER_BEFORE_ACK);
         for need in &applied.needs {
             let need = Need { table: need.table, low: need.low.clone(), high: need.high.clone() };
@@ -133,7 +139,7 @@ impl Receiver {
     async fn apply_blocking(&self, arrived: Arrived) -> Result<Applied, Error> {
         let (peer, peer_name, rules) = (self.peer, self.peer_name.clone(), Arc::clone(&self.rules));
         let work = move |applier: &mut Applier| {
-            let Arrived { begin, items, commit } = arrived;
+            let Arrived { begin, items, commit, copies: _ } = arrived;
             let mut items = items.items().map(|item| item.map_err(SourceError::from));
             applier.apply(Window {
                 peer,

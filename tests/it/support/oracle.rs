@@ -120,7 +120,8 @@ type Object = (String, String, String);
 fn objects(conn: &Connection) -> BTreeMap<Object, String> {
     let sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL \
                AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_\\_cdc\\_%' ESCAPE '\\' \
-               AND tbl_name NOT LIKE '\\_\\_cdc\\_%' ESCAPE '\\'";
+               AND tbl_name NOT LIKE '\\_\\_cdc\\_%' ESCAPE '\\' AND tbl_name NOT IN \
+               (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('virtual', 'shadow'))";
     let mut statement = conn.prepare(sql).unwrap();
     let rows = statement
         .query_map([], |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), normal_sql(&row.get::<_, String>(3)?))));

@@ -244,6 +244,9 @@ fn checkpoint(replica: &Connection) -> Result<(i64, i64), String> {
 
 /// How many windows the replica has applied.
 pub fn windows_applied(replica: &Path) -> i64 {
+    if !replica.exists() {
+        return 0;
+    }
     let count = open_reader(replica).query_row("SELECT sum(windows) FROM __cdc_checkpoints", [], |row| row.get(0));
     count.unwrap_or(0)
 }
