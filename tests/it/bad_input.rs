@@ -68,7 +68,9 @@ const UNUSABLE: &[(&str, Make, &[&str])] = &[
     ("text", |path| fs::write(path, "not a database at all, but long enough for a header".repeat(9)).unwrap(), NOT_ONE),
     (
         "encrypted",
-        |path| fs::write(path, (0..8192_u32).map(|n| (n * 7919 >> 3) as u8).collect::<Vec<_>>()).unwrap(),
+        |path| {
+            fs::write(path, (0..8192_usize).map(|n| ((n * 7919) >> 3).to_le_bytes()[0]).collect::<Vec<_>>()).unwrap()
+        },
         NOT_ONE,
     ),
     ("folder", |path| fs::create_dir(path).unwrap(), &["a folder", "name the file"]),
