@@ -69,7 +69,7 @@ const UNUSABLE: &[(&str, Make, &[&str])] = &[
     (
         "encrypted",
         |path| {
-            fs::write(path, (0..8192_usize).map(|n| ((n * 7919) >> 3).to_le_bytes()[0]).collect::<Vec<_>>()).unwrap()
+            fs::write(path, (0..8192_usize).map(|n| ((n * 7919) >> 3).to_le_bytes()[0]).collect::<Vec<_>>()).unwrap();
         },
         NOT_ONE,
     ),
