@@ -199,8 +199,7 @@ pub(super) fn compare_digest(conn: &Connection, target: &Target, digest: &Digest
 fn digest_of(conn: &Connection, here: &RangeQuery) -> Result<(u64, u128), Error> {
     let mut digest = RowDigest::new();
     here.each(conn, |row| {
-        row.values().for_each(|value| digest.push(value));
-        digest.end_row();
+        digest.row(row.values(), here.names_several(row));
         Ok::<_, Error>(true)
     })?;
     Ok(digest.finish())

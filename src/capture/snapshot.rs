@@ -33,7 +33,7 @@ pub(super) fn copy_step(
             return Ok::<_, Error>(false);
         }
         piece.last_key = Some(row.key(query.key_places()));
-        piece.add(row, size)?;
+        piece.add(&query, row, size)?;
         Ok(true)
     })?;
     let high = cut.or_else(|| step.high.clone());
@@ -80,7 +80,7 @@ impl Piece {
         self.last_key.as_ref().is_some_and(|key| query.compare(row, key) == Ordering::Equal)
     }
 
-    fn add(&mut self, row: &RowRef<'_, '_>, size: usize) -> Result<(), Error> {
+    fn add(&mut self, query: &RangeQuery, row: &RowRef<'_, '_>, size: usize) -> Result<(), Error> {
         self.rows += 1;
         self.bytes = self.bytes.saturating_add(size);
         if let Some(filler) = &mut self.filler {
@@ -88,8 +88,7 @@ impl Piece {
             row.values().for_each(|value| filler.push(value));
         }
         if let Some(digest) = &mut self.digest {
-            row.values().for_each(|value| digest.push(value));
-            digest.end_row();
+            digest.row(row.values(), query.names_several(row));
         }
         Ok(())
     }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use crate::apply::{Applier, LinkRules};
 use crate::capture::reader::LogReader;
@@ -12,7 +14,8 @@ use crate::capture::wake::Wake;
 use crate::capture::{self, CaptureOptions, Installed, Maintainer};
 use crate::config::{self, LinkConfig, NodeConfig};
 use crate::migrate;
-use crate::model::{NodeId, Selection};
+use crate::model::{Fault, NodeId, Selection};
+use crate::replicate::backoff::Backoff;
 use crate::replicate::copies::RangeBounds;
 use crate::replicate::feed::{Feed, Shelf};
 use crate::replicate::sender::WindowShape;
@@ -24,6 +27,9 @@ use super::Surroundings;
 
 /// Bytes of a range of a copy at most: what is read in one go of some ten milliseconds.
 const RANGE_BYTES_MAX: usize = 4 << 20;
+
+/// How long installing is tried beside an application that holds the write lock: a person waits at the terminal.
+const INSTALL_TRIES_FOR: Duration = Duration::from_secs(15);
 
 /// A node's database, opened.
 pub struct Opened {
@@ -67,7 +73,7 @@ async fn open_capture(
 ) -> Result<()> {
     let (path, options, clock) = (config.database.clone(), capture_options(config), Arc::clone(&surroundings.clock));
     let maintainer = Db::spawn("maintainer", move || Maintainer::open(&path, options, clock))?;
-    let installed = maintainer.call(Maintainer::install).await??;
+    let installed = install(&maintainer).await?;
     for line in &installed.did {
         tracing::info!("{line}");
     }
@@ -87,6 +93,21 @@ async fn open_capture(
     opened.wake = Some((wake, changed));
     opened.feed = Some(Arc::new(Feed::new(shelf, maintainer, ticks, reads)));
     Ok(())
+}
+
+/// Installs the capture. An application that writes without a pause may keep the lock from us for a while.
+async fn install(maintainer: &Db<Maintainer>) -> Result<Installed> {
+    let mut backoff = Backoff::default();
+    let begun = Instant::now();
+    loop {
+        match maintainer.call(Maintainer::install).await? {
+            Err(error) if error.fault() == Fault::Retry && begun.elapsed() < INSTALL_TRIES_FOR => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "install the capture: try again");
+                sleep(backoff.next_wait()).await;
+            }
+            installed => return Ok(installed?),
+        }
+    }
 }
 
 /// What the config says of capture.

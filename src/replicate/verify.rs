@@ -87,9 +87,9 @@ fn same_names(ours: &[&str], theirs: &[&str]) -> bool {
 
 fn digest(connection: &Connection, table: &TableSchema) -> Result<(u64, u128), sqlite::Error> {
     let mut digest = RowDigest::new();
-    RangeQuery::new(table, Cells::Wire, None, None).each(connection, |row| {
-        row.values().for_each(|value| digest.push(value));
-        digest.end_row();
+    let query = RangeQuery::new(table, Cells::Wire, None, None);
+    query.each(connection, |row| {
+        digest.row(row.values(), query.names_several(row));
         Ok::<bool, rusqlite::Error>(true)
     })?;
     Ok(digest.finish())

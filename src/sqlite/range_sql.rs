@@ -92,6 +92,11 @@ impl RangeQuery {
         })
     }
 
+    /// Whether other rows may have this row's key: there is a NULL in it.
+    pub fn names_several(&self, row: &RowRef<'_, '_>) -> bool {
+        self.key_places.iter().any(|place| matches!(row.value(*place), ValueRef::Null))
+    }
+
     /// How the key of a row that this query read stands to another key.
     pub fn compare(&self, row: &RowRef<'_, '_>, key: &Key) -> Ordering {
         let parts = self.key_places.iter().zip(&key.0).zip(&self.collations);
