@@ -8,11 +8,13 @@
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, find_owner};
@@ -23,6 +25,12 @@ const REQUEST_BYTES_MAX: u64 = 64 << 20;
 
 /// An answer is a line of at most this: the status of a database with many thousands of tables.
 const RESPONSE_BYTES_MAX: u64 = 256 << 20;
+
+/// For how long an owner may not listen before it counts as one that hangs: starting takes an install at most.
+const LISTENS_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether the owner listens by now.
+const LISTENS_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Conversations at once at most; beyond, askers wait in the socket's queue.
 const CONVERSATIONS_MAX: usize = 32;
@@ -163,19 +171,22 @@ async fn send(write: &mut (impl AsyncWriteExt + Unpin), message: &impl Serialize
     write.write_all(&line).await
 }
 
-/// Asks the process that owns the database; `None` where nobody does.
+/// Asks the process that owns the database; `None` where nobody does. An owner that does not listen yet, because it is
+/// just starting, is waited for; one that is just leaving, too.
 ///
 /// # Errors
 /// [`Error::Ask`] where there is an owner that does not answer, [`Error::Malformed`], [`Error::File`].
 pub async fn ask(database: &Path, request: &Request) -> Result<Option<Response>, Error> {
-    let Some(owner) = find_owner(database)? else { return Ok(None) };
-    let failed = |source| Error::Ask { path: owner.socket.clone(), pid: owner.pid, source };
-    let stream = match UnixStream::connect(&owner.socket).await {
-        Ok(stream) => stream,
-        // It may have left between the two looks.
-        Err(_) if find_owner(database)?.is_none() => return Ok(None),
-        Err(source) => return Err(failed(source)),
+    let deadline = Instant::now() + LISTENS_WAIT;
+    let (owner, stream) = loop {
+        let Some(owner) = find_owner(database)? else { return Ok(None) };
+        match UnixStream::connect(&owner.socket).await {
+            Ok(stream) => break (owner, stream),
+            Err(_) if Instant::now() < deadline => sleep(LISTENS_LOOK_EVERY).await,
+            Err(source) => return Err(Error::Ask { path: owner.socket, pid: owner.pid, source }),
+        }
     };
+    let failed = |source| Error::Ask { path: owner.socket.clone(), pid: owner.pid, source };
     let (read, mut write) = stream.into_split();
     send(&mut write, request).await.map_err(failed)?;
     let mut line = Vec::new();
@@ -247,6 +258,24 @@ mod tests {
         assert!(second.contains("\"ok\":true"), "{second}");
     }
 
+    /// The lock comes first, and the socket a moment later.
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_that_is_just_starting_is_waited_for() {
+        let folder = tempfile::tempdir().expect("folder");
+        let database = folder.path().join("app.db");
+        let owner = Owner::acquire(&database).expect("owner");
+        let shutdown = CancellationToken::new();
+        let (socket, stop) = (owner.socket().to_owned(), shutdown.clone());
+        let serving = tokio::spawn(async move {
+            sleep(LISTENS_WAIT / 2).await;
+            serve_control(&socket, answer, stop).await
+        });
+        let answered = ask(&database, &Request::Teardown).await.expect("asked").expect("owned");
+        assert!(answered.ok);
+        shutdown.cancel();
+        serving.await.expect("no panic").expect("served");
+    }
+
     #[tokio::test]
     async fn a_database_without_owner_has_nobody_to_ask() {
         let folder = tempfile::tempdir().expect("folder");
@@ -254,7 +283,7 @@ mod tests {
         assert_eq!(answer, None);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_owner_that_does_not_listen_is_named() {
         let folder = tempfile::tempdir().expect("folder");
         let database = folder.path().join("app.db");

@@ -66,6 +66,8 @@ pub struct Start {
     pub from: Checkpoint,
     /// Whether what is between the checkpoint and `from` is lost, so that everything is copied.
     pub lost_history: bool,
+    /// The log's end when the session began.
+    pub head: i64,
 }
 
 /// Whom a sender sends to.
@@ -123,7 +125,7 @@ impl<S: ChangeSource> Sender<S> {
         let copies = Copies::new(held, start.lost_history);
         let acknowledged = start.from.position.seq;
         feed.acknowledge(name, acknowledged);
-        let state = SenderState { acknowledged, ..SenderState::default() };
+        let state = SenderState { acknowledged, head: start.head, ..SenderState::default() };
         Self {
             feed,
             sink,

@@ -249,10 +249,11 @@ impl<S: ChangeSource> End<S> {
     /// Where sending begins, by what the receiver holds.
     pub(super) async fn start(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Start, Error> {
         let state = feed.log_state().await?;
-        let anew = Start { from: state.head, lost_history: true };
+        let head = state.head.position.seq;
+        let anew = Start { from: state.head, lost_history: true, head };
         let Some(checkpoint) = theirs.held.as_ref().and_then(|held| held.checkpoint) else { return Ok(anew) };
         match feed.judge(checkpoint).await? {
-            CheckpointVerdict::Known => Ok(Start { from: checkpoint, lost_history: false }),
+            CheckpointVerdict::Known => Ok(Start { from: checkpoint, lost_history: false, head }),
             CheckpointVerdict::CutOff => {
                 tracing::info!(
                     peer = theirs.name,

@@ -90,6 +90,14 @@ fn a_poisoned_row_is_named_on_both_sides_until_the_operator_acts() {
         assert_eq!(http_get(&admin, "/ready").unwrap().0, 503);
         assert_eq!(http_get(&admin, "/live").unwrap().0, 200);
     }
+    // A session that is refused at once says nothing of the log; what is behind is known all the same.
+    until("the replica to say how far behind it is", || {
+        let (_, body) = http_get(&pair.replica_admin, "/status.json")?;
+        let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let link = &status["links"][0];
+        let behind = link["changes_behind"].as_i64().is_some_and(|changes| changes > 0);
+        if behind && link["state"] == "halted" { Ok(()) } else { Err(body) }
+    });
     let rows: i64 =
         open_reader(&pair.place.replica()).query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 1, "the link halts before the whole window");
