@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::consumers::{self, Consumer};
 use super::{
     CaptureOptions, CheckpointVerdict, Error, Generation, Installed, LogState, PruneRequest, Pruned, Reconciled,
-    checkpoint, ddl, drift, generation, install, prune, resync, teardown,
+    SkippedTable, checkpoint, ddl, drift, generation, install, prune, resync, teardown,
 };
 use crate::model::{Checkpoint, Clock, NodeId, Position};
 use crate::sqlite;
@@ -124,6 +124,14 @@ impl Maintainer {
     /// Its errors.
     pub fn tables(&self) -> Result<Vec<Generation>, Error> {
         generation::tables(&self.connection)
+    }
+
+    /// The tables that are wanted and cannot be captured, as of the last look.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn skipped(&self) -> Result<Vec<SkippedTable>, Error> {
+        Ok(drift::unchanged(&self.connection)?.skipped)
     }
 
     /// [`super::log_state`].

@@ -18,6 +18,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// log would grow by some 30 MiB otherwise.
 const PRUNE_BUSY_AT_ENTRIES: i64 = 500_000;
 
+/// The part of its retention at which the log is pruned even while the application is busy: the triggers stop an eighth
+/// past the retention, and an application that never pauses must not get there.
+const PRUNE_BUSY_AT_PART: u64 = 2;
+
 /// Starts the tasks.
 pub(super) fn start(
     parts: &Parts,
@@ -29,6 +33,28 @@ pub(super) fn start(
         tasks.spawn(notice(parts.clone(), Arc::clone(feed), wake, changed));
     }
     tasks.spawn(look_after(parts.clone(), Arc::clone(feed)));
+}
+
+/// Looks whether the file of a node that only receives was replaced: what is written into the old one nobody sees.
+pub(super) async fn watch_file(parts: Parts) {
+    let identity = || {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(&parts.config.database).map(|file| (file.dev(), file.ino())).ok()
+    };
+    let opened = identity();
+    let mut every = interval(LOOK_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = parts.stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        if identity() != opened {
+            tracing::warn!("the database file was replaced by another, or is gone: open it anew");
+            parts.ended.end(Ended::FileReplaced);
+            return;
+        }
+    }
 }
 
 /// Turns file-system events into ticks, where a commit stands behind them.
@@ -86,12 +112,17 @@ async fn look_after(parts: Parts, feed: Arc<Feed<LogReader>>) {
 }
 
 async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), crate::replicate::Error> {
+    // Also while no link reads: what an application rebuilt has no triggers until then.
+    feed.reconcile().await?;
     let state = feed.log_state().await?;
     parts.board.set_log(state.rows, state.bytes);
     let acknowledged: Vec<(String, i64)> =
         feed.acknowledged().borrow().iter().map(|(consumer, seq)| (consumer.clone(), *seq)).collect();
     let done = acknowledged.iter().map(|(_, seq)| *seq).min().unwrap_or(0) - state.oldest;
-    if !(quiet || done > PRUNE_BUSY_AT_ENTRIES) {
+    let retention = parts.config.capture.retention;
+    let large =
+        state.rows > retention.rows / PRUNE_BUSY_AT_PART || state.bytes > retention.size_bytes / PRUNE_BUSY_AT_PART;
+    if !(quiet || large || done > PRUNE_BUSY_AT_ENTRIES) {
         return Ok(());
     }
     loop {
