@@ -112,6 +112,7 @@ impl Window<'_> {
             true => Some(catalog::emit(self.connection, self.captured, self.request, sink)?),
             false => None,
         };
+        let (tables, held_back) = tables.map_or((None, Vec::new()), |(tables, held_back)| (Some(tables), held_back));
         let mut entries = Entries::read(self.connection, self.captured, self.request)?;
         let mut changes = 0;
         let mut touched: BTreeMap<TableId, &Table> = BTreeMap::new();
@@ -125,7 +126,7 @@ impl Window<'_> {
         let end = self.end(&entries, head, touched.into_values())?;
         let first_ts_ms = entries.first_ts_ms;
         let catalog = self.captured.schema_version;
-        Ok(ReadOutcome::Window(ReadWindow { end, catalog, tables, copied, changes, first_ts_ms }))
+        Ok(ReadOutcome::Window(ReadWindow { end, catalog, tables, held_back, copied, changes, first_ts_ms }))
     }
 
     /// The copy that was asked for, if its table is still there.

@@ -112,6 +112,8 @@ pub struct ReadWindow {
     pub catalog: i64,
     /// The link's tables, where the window holds the catalog.
     pub tables: Option<Vec<CatalogTable>>,
+    /// Views and triggers that the catalog leaves out, because they need what the link does not carry.
+    pub held_back: Vec<String>,
     /// How far the copy got, where one was asked for and its table is there.
     pub copied: Option<Copied>,
     /// Changed rows in it.

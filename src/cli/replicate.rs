@@ -32,9 +32,25 @@ pub async fn run(args: &Replicate) -> Result<Outcome> {
     check_files(&args.source, &args.replica)?;
     let folder = tempfile::tempdir().context("make a private folder for the link's socket")?;
     let socket = format!("unix:{}", folder.path().join("link.sock").display());
+    loop {
+        match run_pair(args, &socket).await? {
+            Watched::Outcome(outcome) => return Ok(outcome),
+            Watched::Again(why) => tracing::warn!("{why}"),
+        }
+    }
+}
+
+/// How watching a pair ended.
+enum Watched {
+    Outcome(Outcome),
+    /// Both are to be opened anew, and this is why.
+    Again(&'static str),
+}
+
+async fn run_pair(args: &Replicate, socket: &str) -> Result<Watched> {
     let surroundings = Surroundings::default();
-    let source = Node::start(source_config(args, &socket), &surroundings).await.context("source")?;
-    let replica = match Node::start(replica_config(args, &socket), &surroundings).await.context("replica") {
+    let source = Node::start(source_config(args, socket), &surroundings).await.context("source")?;
+    let replica = match Node::start(replica_config(args, socket), &surroundings).await.context("replica") {
         Ok(replica) => replica,
         Err(error) => {
             source.stop().await;
@@ -47,7 +63,7 @@ pub async fn run(args: &Replicate) -> Result<Outcome> {
     let retention = Retention::default();
     let Pair { source, replica } = pair;
     tokio::join!(replica.stop(), source.stop());
-    if captured {
+    if captured && !matches!(outcome, Ok(Watched::Again(_))) {
         farewell(&args.source, &retention);
     }
     outcome
@@ -59,23 +75,24 @@ struct Pair {
 }
 
 impl Pair {
-    async fn watch(&self, args: &Replicate) -> Result<Outcome> {
+    async fn watch(&self, args: &Replicate) -> Result<Watched> {
         let progress = Progress::start(self.replica.board.clone());
         let outcome = tokio::select! {
             signal = super::signal::stop() => {
                 signal?;
-                Ok(Outcome::Done)
+                Ok(Watched::Outcome(Outcome::Done))
             }
-            ended = self.source.ended() => ended_early(ended),
-            ended = self.replica.ended() => ended_early(ended),
+            ended = self.source.ended() => Ok(ended_early(ended)),
+            ended = self.replica.ended() => Ok(ended_early(ended)),
             trouble = refused_at_first_contact(&self.replica.board, args.once) => Err(given_up(trouble, args)),
-            () = caught_up(&self.replica.board), if args.once => Ok(Outcome::Done),
+            () = caught_up(&self.replica.board), if args.once => Ok(Watched::Outcome(Outcome::Done)),
         };
         progress.finish().await;
-        if args.once && args.verify && matches!(outcome, Ok(Outcome::Done)) {
+        if args.once && args.verify && matches!(outcome, Ok(Watched::Outcome(Outcome::Done))) {
             let verdict = self.verify(args).await?;
             super::output::print(&verdict.to_string())?;
-            return Ok(if verdict.differences.is_empty() { Outcome::Done } else { Outcome::Found });
+            let equal = verdict.differences.is_empty();
+            return Ok(Watched::Outcome(if equal { Outcome::Done } else { Outcome::Found }));
         }
         outcome
     }
@@ -191,11 +208,11 @@ async fn reached(board: &Board, seq: i64) {
     }
 }
 
-fn ended_early(ended: Ended) -> Result<Outcome> {
+fn ended_early(ended: Ended) -> Watched {
     match ended {
-        Ended::TornDown => Ok(Outcome::Done),
-        Ended::LogFull => bail!("the change log was full; start again, which begins a new one and copies by digest"),
-        Ended::FileReplaced => bail!("a database file was replaced by another while it was replicated; start again"),
+        Ended::TornDown => Watched::Outcome(Outcome::Done),
+        Ended::LogFull => Watched::Again("the change log was full: begin a new one and copy by digest"),
+        Ended::FileReplaced => Watched::Again("a database file was replaced by another: open both anew"),
     }
 }
 

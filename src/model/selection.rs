@@ -9,6 +9,7 @@ pub struct Selection {
     skip: Vec<String>,
     wanted: Vec<GlobMatcher>,
     unwanted: Vec<GlobMatcher>,
+    within: Option<Box<Selection>>,
 }
 
 impl Selection {
@@ -24,6 +25,7 @@ impl Selection {
             skip: skip_tables.to_vec(),
             wanted: matchers(tables)?,
             unwanted: matchers(skip_tables)?,
+            within: None,
         })
     }
 
@@ -32,10 +34,16 @@ impl Selection {
         Self::new(&[], &[]).expect("`*` is a glob")
     }
 
+    /// The tables that this selection and the other one both have.
+    #[must_use]
+    pub fn within(self, other: Self) -> Self {
+        Self { within: Some(Box::new(other)), ..self }
+    }
+
     /// Whether it has the table of that name.
     pub fn has(&self, table: &str) -> bool {
         let hit = |globs: &[GlobMatcher]| globs.iter().any(|glob| glob.is_match(table));
-        hit(&self.wanted) && !hit(&self.unwanted)
+        hit(&self.wanted) && !hit(&self.unwanted) && self.within.as_ref().is_none_or(|other| other.has(table))
     }
 
     /// The globs it was made of: wanted, unwanted.
@@ -46,7 +54,7 @@ impl Selection {
 
 impl PartialEq for Selection {
     fn eq(&self, other: &Self) -> bool {
-        self.globs() == other.globs()
+        self.globs() == other.globs() && self.within == other.within
     }
 }
 
@@ -55,6 +63,7 @@ impl Eq for Selection {}
 impl std::hash::Hash for Selection {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.globs().hash(state);
+        self.within.hash(state);
     }
 }
 
@@ -88,6 +97,8 @@ mod tests {
         let selection = Selection::new(&globs(&["order*", "Users"]), &globs(&["*_tmp"])).expect("globs");
         assert!(selection.has("orders") && selection.has("ORDER_LINES") && selection.has("users"));
         assert!(!selection.has("orders_tmp") && !selection.has("user"));
+        let both = selection.clone().within(Selection::new(&globs(&["orders"]), &[]).expect("globs"));
+        assert!(both.has("orders") && !both.has("users") && both != selection);
         assert!(Selection::all().has("what ever/this.is"));
     }
 }

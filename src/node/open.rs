@@ -80,8 +80,6 @@ async fn open_capture(
     for table in &installed.skipped {
         tracing::warn!(table = table.name, reason = table.reason, "table is not replicated");
     }
-    board.set_captured(installed.captured.iter().map(|table| (table.clone(), None)));
-    board.set_skipped(installed.skipped.iter().map(|table| (table.name.clone(), table.reason.clone())));
     opened.id = installed.node;
     opened.installed = Some(installed);
     let reads = Arc::new(AtomicU64::new(0));
@@ -91,7 +89,9 @@ async fn open_capture(
     let wake = Wake::new(&config.database).context("watch the database's folder")?;
     let (changed, ticks) = watch::channel(0);
     opened.wake = Some((wake, changed));
-    opened.feed = Some(Arc::new(Feed::new(shelf, maintainer, ticks, reads)));
+    let feed = Feed::new((shelf, maintainer), ticks, reads, board.clone());
+    feed.show_captured().await?;
+    opened.feed = Some(Arc::new(feed));
     Ok(())
 }
 

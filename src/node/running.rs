@@ -119,6 +119,8 @@ impl Node {
         }
         if let Some(feed) = &parts.feed {
             upkeep::start(&parts, feed, opened.wake, &mut tasks);
+        } else {
+            tasks.spawn(upkeep::watch_file(parts.clone()));
         }
         Ok(Self { board, installed: opened.installed, parts, tasks, grace: config.grace, _owner: owner })
     }

@@ -19,6 +19,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// log would grow by some 30 MiB otherwise.
 const PRUNE_BUSY_AT_ENTRIES: i64 = 500_000;
 
+/// The part of its retention at which the log is pruned even while the application is busy: the triggers stop an eighth
+/// past the retention, and an application that never pauses must not get there.
+const PRUNE_BUSY_AT_PART: u64 = 2;
+
 /// Starts the tasks.
 pub(super) fn start(
     parts: &Parts,
@@ -30,6 +34,28 @@ pub(super) fn start(
         tasks.spawn(notice(parts.clone(), Arc::clone(feed), wake, changed));
     }
     tasks.spawn(look_after(parts.clone(), Arc::clone(feed)));
+}
+
+/// Looks whether the file of a node that only receives was replaced: what is written into the old one nobody sees.
+pub(super) async fn watch_file(parts: Parts) {
+    let identity = || {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(&parts.config.database).map(|file| (file.dev(), file.ino())).ok()
+    };
+    let opened = identity();
+    let mut every = interval(LOOK_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = parts.stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        if identity() != opened {
+            tracing::warn!("the database file was replaced by another, or is gone: open it anew");
+            parts.ended.end(Ended::FileReplaced);
+            return;
+        }
+    }
 }
 
 /// Turns file-system events into ticks, where a commit stands behind them.
@@ -98,6 +124,8 @@ async fn show_tables(parts: &Parts, feed: &Feed<LogReader>) -> Result<(), crate:
 }
 
 async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), crate::replicate::Error> {
+    // Also while no link reads: what an application rebuilt has no triggers until then.
+    feed.reconcile().await?;
     let state = feed.log_state().await?;
     parts.board.set_log(state.rows, state.bytes);
     show_tables(parts, feed).await?;
@@ -105,9 +133,8 @@ async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), 
         feed.acknowledged().borrow().iter().map(|(consumer, seq)| (consumer.clone(), *seq)).collect();
     let done = acknowledged.iter().map(|(_, seq)| *seq).min().unwrap_or(0) - state.oldest;
     let retention = parts.config.capture.retention;
-    // Half full is large: past its bound the triggers stop, and nobody but us would notice.
-    let entries = u64::try_from(state.head.position.seq - state.oldest).unwrap_or(0);
-    let large = entries > retention.rows / 2 || state.bytes > retention.size_bytes / 2;
+    let large =
+        state.rows > retention.rows / PRUNE_BUSY_AT_PART || state.bytes > retention.size_bytes / PRUNE_BUSY_AT_PART;
     if !(quiet || large || done > PRUNE_BUSY_AT_ENTRIES) {
         return Ok(());
     }

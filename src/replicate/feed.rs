@@ -17,7 +17,7 @@ use crate::capture::{self, CheckpointVerdict, LogState, Maintainer};
 use crate::link::{Spool, Spooled};
 use crate::model::{Checkpoint, NodeId, Position, SchemaKinds, Selection};
 use crate::sqlite::Db;
-use crate::telemetry::failpoint;
+use crate::telemetry::{Board, failpoint};
 
 /// Windows kept for other links to share: as many as a link may have unacknowledged while another is a moment behind.
 const SHARED_WINDOWS_MAX: usize = 4;
@@ -150,17 +150,24 @@ pub struct Feed<S: ChangeSource> {
     changed: watch::Receiver<u64>,
     acknowledged: watch::Sender<BTreeMap<String, i64>>,
     reads: Arc<AtomicU64>,
+    board: Board,
 }
 
 impl<S: ChangeSource> Feed<S> {
-    /// A feed over the reader's thread. `changed` ticks whenever the database may have changed.
+    /// A feed over the reader's and the maintainer's threads. `changed` ticks whenever the database may have changed,
+    /// `reads` is counted by the reader's shelf, and `board` is where `status` reads what is captured.
     pub fn new(
-        shelf: Db<Shelf<S>>,
-        maintainer: Db<Maintainer>,
+        (shelf, maintainer): (Db<Shelf<S>>, Db<Maintainer>),
         changed: watch::Receiver<u64>,
         reads: Arc<AtomicU64>,
+        board: Board,
     ) -> Self {
-        Self { shelf, maintainer, changed, acknowledged: watch::channel(BTreeMap::new()).0, reads }
+        Self { shelf, maintainer, changed, acknowledged: watch::channel(BTreeMap::new()).0, reads, board }
+    }
+
+    /// Where `status` reads, and what counts.
+    pub fn board(&self) -> &Board {
+        &self.board
     }
 
     /// The next window for `request`. A schema that moved is reconciled on the way.
@@ -174,10 +181,8 @@ impl<S: ChangeSource> Feed<S> {
             match self.shelf.call(move |shelf| shelf.next(&asked)).await?? {
                 Shelved::Nothing { head } => return Ok(Next::Nothing { head }),
                 Shelved::Window(window) => {
+                    self.board.metrics().windows_read_total.set(self.reads());
                     failpoint::hit(failpoint::CAPTURE_AFTER_READ);
-                    if window.read.copied.is_some() {
-                        failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_READ);
-                    }
                     return Ok(Next::Window(window));
                 }
                 Shelved::SchemaChanged => self.reconcile().await?,
@@ -186,14 +191,38 @@ impl<S: ChangeSource> Feed<S> {
         Err(Error::SchemaRestless)
     }
 
-    async fn reconcile(&self) -> Result<(), Error> {
+    /// Makes the capture right after the schema has moved; cheap where it has not.
+    ///
+    /// # Errors
+    /// The maintainer's.
+    pub async fn reconcile(&self) -> Result<(), Error> {
         let reconciled = self.maintainer.call(Maintainer::reconcile).await??;
+        if !reconciled.changed {
+            return Ok(());
+        }
+        self.board.metrics().drifts_total.one();
         for (_, table) in &reconciled.copied_again {
             tracing::info!(table, "schema changed in a way that capture may have missed rows of: copy the table again");
         }
         for note in &reconciled.notes {
             tracing::info!("{note}");
+            self.board.note(note.clone());
         }
+        for table in &reconciled.skipped {
+            tracing::debug!(table = table.name, reason = table.reason, "table is not replicated");
+        }
+        self.show_captured().await
+    }
+
+    /// Tells `status` what is captured and what is not.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub async fn show_captured(&self) -> Result<(), Error> {
+        let read = |maintainer: &mut Maintainer| Ok::<_, capture::Error>((maintainer.tables()?, maintainer.skipped()?));
+        let (captured, skipped) = self.maintainer.call(read).await??;
+        self.board.set_captured(captured.into_iter().map(|table| (table.schema_name, Some(table.id.0))));
+        self.board.set_skipped(skipped.into_iter().map(|table| (table.name, table.reason)));
         Ok(())
     }
 

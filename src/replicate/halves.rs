@@ -61,7 +61,7 @@ impl Halves {
             heart.epoch = Some(start.from.position.epoch);
             let held = theirs.held.as_ref().map_or(&[][..], |held| &held.tables);
             let compression = agree(end.settings.compression, &theirs.compressions);
-            let shape = WindowShape { compression, kinds: theirs.kinds, ..end.settings.shape.clone() };
+            let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
             feed.meet(&end.settings.peer_name, theirs.node, start.from.position).await?;
             let to = super::sender::Receiver { name: &end.settings.peer_name, start, held };
             let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);

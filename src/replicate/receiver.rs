@@ -27,21 +27,29 @@ pub struct Arrived {
     begin: Begin,
     items: Spooled,
     commit: Commit,
-    copies: bool,
+    copy: CopyPiece,
+}
+
+/// What a window brings of a copy, to be counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct CopyPiece {
+    ranges: u64,
+    rows: u64,
+    digests: u64,
 }
 
 /// Puts frames together to windows.
 pub struct Assembly {
     spool_dir: PathBuf,
     open: Option<(Begin, Spool)>,
-    copies: bool,
+    copy: CopyPiece,
     next_number: u64,
 }
 
 impl Assembly {
     /// For one session, spooling in that folder.
     pub fn new(spool_dir: &Path) -> Self {
-        Self { spool_dir: spool_dir.to_owned(), open: None, copies: false, next_number: 1 }
+        Self { spool_dir: spool_dir.to_owned(), open: None, copy: CopyPiece::default(), next_number: 1 }
     }
 
     /// A window begins.
@@ -64,7 +72,14 @@ impl Assembly {
         let Some((_, spool)) = &mut self.open else {
             return Err(Error::Protocol { what: "rows outside a window" });
         };
-        self.copies |= matches!(item, WindowItem::Range(_) | WindowItem::Digest(_));
+        match &item {
+            WindowItem::Range(range) => {
+                self.copy.ranges += 1;
+                self.copy.rows += range.batches.iter().map(|batch| batch.rows as u64).sum::<u64>();
+            }
+            WindowItem::Digest(_) => self.copy.digests += 1,
+            WindowItem::Catalog | WindowItem::Table(_) | WindowItem::Object(_) | WindowItem::Rows(_) => {}
+        }
         spool.push(item).map_err(Error::Spool)
     }
 
@@ -77,7 +92,8 @@ impl Assembly {
             return Err(Error::Protocol { what: "the end of a window that was not begun" });
         };
         self.next_number += 1;
-        Ok(Arrived { begin, items: spool.finish(), commit, copies: std::mem::take(&mut self.copies) })
+        let copy = std::mem::take(&mut self.copy);
+        Ok(Arrived { begin, items: spool.finish(), commit, copy })
     }
 }
 
@@ -120,13 +136,10 @@ impl Receiver {
 
     async fn apply(&mut self, arrived: Arrived) -> Result<(), Error> {
         let (number, head) = (arrived.commit.number, arrived.commit.end.head);
-        let (last_part, copies) = (arrived.commit.end.last_part, arrived.copies);
-        // Known from here on, also where the window cannot be applied.
-        self.status.head(head);
+        let last_part = arrived.commit.end.last_part;
+        let (copy, bytes) = (arrived.copy, arrived.items.bytes());
         let applied = self.apply_blocking(arrived).await?;
-        if copies {
-            failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_APPLIED);
-        }
+        self.count(&applied, copy, bytes);
         failpoint::hit(failpoint::RECEIVER_BEFORE_ACK);
         for need in &applied.needs {
             let need = Need { table: need.table, low: need.low.clone(), high: need.high.clone() };
@@ -139,7 +152,7 @@ impl Receiver {
     async fn apply_blocking(&self, arrived: Arrived) -> Result<Applied, Error> {
         let (peer, peer_name, rules) = (self.peer, self.peer_name.clone(), Arc::clone(&self.rules));
         let work = move |applier: &mut Applier| {
-            let Arrived { begin, items, commit, copies: _ } = arrived;
+            let Arrived { begin, items, commit, copy: _ } = arrived;
             let mut items = items.items().map(|item| item.map_err(SourceError::from));
             applier.apply(Window {
                 peer,
@@ -154,13 +167,22 @@ impl Receiver {
         Ok(self.applier.call(work).await??)
     }
 
-    /// Tells `status` what a window did.
-    async fn report(&mut self, applied: &Applied, head: i64, last_part: bool) -> Result<(), Error> {
+    fn count(&self, applied: &Applied, copy: CopyPiece, bytes: u64) {
+        if copy.ranges > 0 {
+            failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_APPLIED);
+        }
         let metrics = self.status.board().metrics();
         metrics.windows_applied_total.one();
+        metrics.bytes_received_total.add(bytes);
         metrics.rows_upserted_total.add(applied.upserts);
         metrics.rows_deleted_total.add(applied.deletes);
+        metrics.snapshot_rows_applied_total.add(copy.rows);
+        metrics.snapshot_ranges_equal_total.add(copy.digests.saturating_sub(applied.needs.len() as u64));
         metrics.held_write_lock(applied.held_lock);
+    }
+
+    /// Tells `status` what a window did.
+    async fn report(&mut self, applied: &Applied, head: i64, last_part: bool) -> Result<(), Error> {
         for note in &applied.notes {
             tracing::warn!("{note}");
             self.status.board().note(note.clone());
@@ -168,12 +190,11 @@ impl Receiver {
         if applied.migrated {
             self.refresh().await?;
         }
-        for table in &applied.tables {
-            match table.state {
-                CopyState::Done => self.unfinished.remove(&table.id),
-                CopyState::Pending | CopyState::Copying { .. } => self.unfinished.insert(table.id),
-            };
-            self.status.table(changed_table(table));
+        // All of them, where there is any: a table under a new id leaves no trace of the old one.
+        if !applied.tables.is_empty() {
+            let open = applied.tables.iter().filter(|table| table.state != CopyState::Done);
+            self.unfinished = open.map(|table| table.id).collect();
+            self.status.tables(applied.tables.iter().map(changed_table));
         }
         self.status.error(None);
         self.status.applied(applied.checkpoint.position, applied.checkpoint.ts_ms);

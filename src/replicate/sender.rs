@@ -16,7 +16,7 @@ use super::copies::{Copies, RangeBounds};
 use super::feed::{Feed, Next, SharedWindow};
 use crate::capture::source::{ChangeSource, CopyStep, ReadRequest};
 use crate::codec::Compression;
-use crate::link::{Ack, Begin, Commit, Frame, FrameSink, HeldTable, Need};
+use crate::link::{Ack, Begin, Commit, Frame, FrameSink, HeldTable, Hello, Need};
 use crate::model::{Checkpoint, Position, SchemaKinds, Selection};
 use crate::telemetry::failpoint;
 
@@ -48,6 +48,25 @@ pub struct WindowShape {
     pub compression: Compression,
     /// Bounds of a range of a copy.
     pub bounds: RangeBounds,
+}
+
+impl WindowShape {
+    /// Only what the peer takes too.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] where its globs are none.
+    pub fn narrowed(&self, theirs: &Hello) -> Result<Self, Error> {
+        let (tables, skip) = &theirs.tables;
+        let taken = Selection::new(tables, skip).map_err(|_| Error::Protocol { what: "globs that are none" })?;
+        let (here, there) = (self.kinds, theirs.kinds);
+        let kinds = SchemaKinds {
+            indexes: here.indexes && there.indexes,
+            views: here.views && there.views,
+            triggers: here.triggers && there.triggers,
+        };
+        let selection = Selection::clone(&self.selection).within(taken);
+        Ok(Self { selection: Arc::new(selection), kinds, ..self.clone() })
+    }
 }
 
 /// What a peer answers to windows.
@@ -231,6 +250,9 @@ impl<S: ChangeSource> Sender<S> {
         }
         self.send(&window).await?;
         if let Some(copied) = &window.read.copied {
+            if !copied.as_digest {
+                self.feed.board().metrics().snapshot_rows_sent_total.add(copied.rows);
+            }
             self.copies.sent(self.number, low.as_ref(), copied);
         }
         Ok(!window.read.end.last_part)
@@ -243,6 +265,15 @@ impl<S: ChangeSource> Sender<S> {
     }
 
     async fn send(&mut self, window: &SharedWindow) -> Result<(), Error> {
+        if window.read.copied.is_some() {
+            failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_READ);
+        }
+        for object in &window.read.held_back {
+            let note =
+                format!("{object} is not sent to {:?}, which does not get every table that it needs", self.consumer);
+            tracing::warn!("{note}");
+            self.feed.board().note(note);
+        }
         self.number += 1;
         let begin = Begin {
             number: self.number,
@@ -266,6 +297,10 @@ impl<S: ChangeSource> Sender<S> {
             self.sink.encoded(frame?).await?;
         }
         self.sink.data(Frame::Commit(Commit { number: self.number, end })).await?;
+        let metrics = self.feed.board().metrics();
+        metrics.windows_sent_total.one();
+        metrics.rows_sent_total.add(window.read.changes);
+        metrics.bytes_sent_total.add(window.spooled.bytes());
         failpoint::hit(failpoint::LINK_AFTER_SEND);
         if window.read.copied.is_some() {
             failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_SENT);
@@ -298,6 +333,8 @@ impl<S: ChangeSource> Sender<S> {
     fn note_in_flight(&mut self) {
         let behind_since_ms = self.in_flight.iter().find_map(|window| window.first_ts_ms);
         let copied = self.copies.done();
+        let bytes = self.in_flight.iter().map(|window| window.bytes).sum();
+        self.feed.board().metrics().bytes_in_flight.set(bytes);
         self.note(|state| {
             state.behind_since_ms = behind_since_ms;
             state.copied = copied;

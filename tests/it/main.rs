@@ -20,6 +20,7 @@ mod promises;
 mod property;
 mod replication;
 mod scripts;
+mod seams;
 mod support;
 mod tidy;
 mod transparency;

@@ -20,13 +20,14 @@ const COUNTED_MAX: u64 = 1_000;
 /// Bytes that a row takes at least, by which a rowid that jumped ahead does not make a small file's table huge.
 const ROW_BYTES_MIN: u64 = 8;
 
-/// Gives the sink the whole catalog of the link, and says which tables are in it.
+/// Gives the sink the whole catalog of the link, and says which tables are in it, and which views and triggers are not
+/// although they are wanted.
 pub(super) fn emit(
     connection: &Connection,
     captured: &Captured,
     request: &ReadRequest,
     sink: &mut Sink<'_>,
-) -> Result<Vec<CatalogTable>, Error> {
+) -> Result<(Vec<CatalogTable>, Vec<String>), Error> {
     sink(WindowItem::Catalog).map_err(Error::Spool)?;
     let mut tables = Vec::new();
     for table in captured.tables().filter(|table| request.selection.has(table.name())) {
@@ -38,10 +39,12 @@ pub(super) fn emit(
         tables.push(CatalogTable { id, ancestors, name, rows_estimate, keyed_alike });
     }
     let carried = tables.iter().map(|table| table.name.to_ascii_lowercase()).collect();
-    for object in travelling(captured, request.kinds, carried) {
+    let (travelling, held_back) = travelling(captured, request.kinds, carried);
+    for object in travelling {
         sink(WindowItem::Object(object.object.clone())).map_err(Error::Spool)?;
     }
-    Ok(tables)
+    let named = |object: &Object| format!("{} {:?}", object.object.kind.sql(), object.object.name);
+    Ok((tables, held_back.into_iter().map(named).collect()))
 }
 
 fn definition(table: &Table, kinds: SchemaKinds, rows_estimate: u64) -> TableDef {
@@ -63,8 +66,8 @@ fn definition(table: &Table, kinds: SchemaKinds, rows_estimate: u64) -> TableDef
 }
 
 /// The views and triggers that have all they need at the other side: what the link carries, and what is no table of
-/// this database (SQLite's own tables and table-valued functions).
-fn travelling(captured: &Captured, kinds: SchemaKinds, mut carried: BTreeSet<String>) -> Vec<&Object> {
+/// this database (SQLite's own tables and table-valued functions). And those that have not.
+fn travelling(captured: &Captured, kinds: SchemaKinds, mut carried: BTreeSet<String>) -> (Vec<&Object>, Vec<&Object>) {
     let is_wanted = |object: &Object| match object.object.kind {
         ObjectKind::View => kinds.views,
         ObjectKind::Trigger => kinds.triggers,
@@ -80,16 +83,16 @@ fn travelling(captured: &Captured, kinds: SchemaKinds, mut carried: BTreeSet<Str
             let there = |name: &String| carried.contains(name) || (is_view && *name == own) || !captured.has(name);
             object.needs.iter().all(there)
         });
+        waiting = rest;
         if ready.is_empty() {
             break;
         }
         let views = ready.iter().filter(|object| object.object.kind == ObjectKind::View);
         carried.extend(views.map(|object| object.object.name.to_ascii_lowercase()));
         chosen.extend(ready);
-        waiting = rest;
     }
     chosen.sort_by_key(|object| object.object.kind == ObjectKind::Trigger);
-    chosen
+    (chosen, waiting)
 }
 
 /// How many rows a table has, roughly, without reading it: exact for small ones, then what ANALYZE found, then the
