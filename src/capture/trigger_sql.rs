@@ -106,11 +106,12 @@ impl Body<'_> {
     }
 
     /// True while the log's end is below the limit: false while a peer's changes are applied, and once the log is full.
-    /// A missing limit or an empty log captures.
+    /// A missing limit or an empty log captures. The end is read by its order, for `max(seq)` is an aggregate, which is
+    /// set up and torn down for each row.
     fn guard(&self) -> String {
         format!(
-            "coalesce((SELECT max(seq) FROM {}), 0) < coalesce((SELECT value FROM __cdc_meta WHERE key = \
-             'capture_limit'), 9223372036854775807)",
+            "coalesce((SELECT seq FROM {} ORDER BY seq DESC LIMIT 1), 0) < coalesce((SELECT value FROM __cdc_meta WHERE \
+             key = 'capture_limit'), 9223372036854775807)",
             self.log
         )
     }
