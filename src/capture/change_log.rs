@@ -10,7 +10,7 @@ use super::Error;
 use super::trigger_sql::Op;
 use crate::model::{Checkpoint, Clock, Epoch, NodeId};
 use crate::sqlite::store::{self, meta_key};
-use crate::sqlite::{self, ident, quote};
+use crate::sqlite::{ident, quote};
 
 /// Entries whose size is taken for that of all: the newest ones, so that an estimate costs one or two pages.
 const SAMPLE_ENTRIES: i64 = 256;
@@ -110,12 +110,6 @@ pub(super) fn entry_bytes(connection: &Connection, log: &str) -> rusqlite::Resul
     );
     let keys: f64 = connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
     Ok(keys + ENTRY_OVERHEAD_BYTES)
-}
-
-/// The log's name, unquoted, where one is known to be installed.
-pub(super) fn meta_name(connection: &Connection) -> Result<String, sqlite::Error> {
-    let name = store::meta(connection, meta_key::LOG_TABLE)?;
-    name.ok_or_else(|| sqlite::Error::Damaged { table: "__cdc_meta", what: "it names no log".to_owned() })
 }
 
 /// The log's name, unquoted.

@@ -46,6 +46,7 @@ impl Fixture {
         }
         let request = ReadRequest {
             after: 0,
+            mark: None,
             catalog_known: None,
             selection: Arc::new(Selection::all()),
             kinds: SchemaKinds::ALL,

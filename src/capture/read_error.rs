@@ -18,6 +18,14 @@ pub enum Error {
     /// The window could not be kept until it is sent.
     #[error("spool a window; make room in spool_dir, or choose another")]
     Spool(#[source] io::Error),
+    /// The log does not go on from where the link had got to.
+    #[error(
+        "entry {seq} of the change log, up to which the link has read, is gone or is another one; the link begins anew"
+    )]
+    PositionGone {
+        /// Where the link had got to.
+        seq: i64,
+    },
     /// Nothing captures here.
     #[error("the database has no change log; run `twinlite setup`, or start its node")]
     NotCaptured,
@@ -37,6 +45,7 @@ impl Error {
             Self::Codec(_) => "codec",
             Self::Spool(error) if error.kind() == io::ErrorKind::StorageFull => "disk_full",
             Self::Spool(_) => "spool",
+            Self::PositionGone { .. } => "position_gone",
             Self::NotCaptured => "not_captured",
         }
     }
@@ -48,6 +57,8 @@ impl Error {
             Self::Codec(error) => error.fault(),
             // A full disk is the usual cause, and it may pass.
             Self::Spool(_) => Fault::Retry,
+            // The next session judges what became of the log: a copy, or a halt.
+            Self::PositionGone { .. } => Fault::Retry,
             Self::NotCaptured => Fault::Halt,
         }
     }

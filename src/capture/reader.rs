@@ -31,7 +31,6 @@ use super::batches::Limits;
 use super::read_error::Error;
 use super::source::{ChangeSource, Copied, CopyStep, ReadOutcome, ReadRequest, ReadWindow, Sink};
 use super::{change_log, snapshot};
-
 use crate::model::{Checkpoint, Position, TableId, WindowEnd};
 use crate::sqlite::{self, Role, catalog as schema, store};
 
@@ -102,6 +101,7 @@ struct Window<'a> {
 
 impl Window<'_> {
     fn read(&self, sink: &mut Sink<'_>) -> Result<ReadOutcome, Error> {
+        self.check_position()?;
         let head = self.head()?;
         let step = self.copy_step();
         let catalog = self.request.catalog_known != Some(self.captured.schema_version);
@@ -170,9 +170,24 @@ impl Window<'_> {
     fn checkpoint(&self, seq: i64) -> Result<Checkpoint, Error> {
         let epoch = store::epoch(self.connection)?
             .ok_or_else(|| sqlite::Error::Damaged { table: "__cdc_meta", what: "it names no epoch".to_owned() })?;
-        let mark = change_log::entry_mark(self.connection, &change_log::meta_name(self.connection)?, seq)?;
-        let (ts_ms, fingerprint) = mark.unwrap_or((0, 0));
+        let (ts_ms, fingerprint) = self.mark(seq)?.unwrap_or((0, 0));
         Ok(Checkpoint { position: Position { epoch, seq }, ts_ms, fingerprint })
+    }
+
+    fn mark(&self, seq: i64) -> Result<Option<(i64, i64)>, Error> {
+        Ok(change_log::entry_mark(self.connection, &self.captured.log_name, seq)?)
+    }
+
+    /// Whether the log still goes on from where the link has read it to. The entry there is kept for as long as the link
+    /// has not acknowledged it, unless the log outgrew its retention; and where it is another one, or beyond the log's
+    /// end, an older database was put in place of this one. What was to be read next may be gone then.
+    fn check_position(&self) -> Result<(), Error> {
+        match self.request.mark {
+            Some(mark) if self.mark(self.request.after)? != Some(mark) => {
+                Err(Error::PositionGone { seq: self.request.after })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// `sqlite_sequence` of these tables: it moves even where a window's rows are gone again.

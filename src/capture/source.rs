@@ -31,6 +31,9 @@ pub trait ChangeSource: Send + 'static {
 pub struct ReadRequest {
     /// The log's entries up to here were sent already.
     pub after: i64,
+    /// `ts` and fingerprint of the entry there, by which it is told whether this is still the same log; `None`: it is
+    /// not looked at.
+    pub mark: Option<(i64, i64)>,
     /// The `schema_version` whose catalog the link has; `None` at the start of a session.
     pub catalog_known: Option<i64>,
     /// The tables that the link wants.
@@ -128,6 +131,8 @@ pub struct CatalogTable {
     pub name: String,
     /// An estimate of its rows.
     pub rows_estimate: u64,
+    /// Those of its ancestors that had the same key columns.
+    pub keyed_alike: Vec<TableId>,
 }
 
 /// How far a piece of a copy got.

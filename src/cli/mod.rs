@@ -5,6 +5,7 @@
 
 pub mod args;
 mod ddl;
+mod failure;
 pub mod output;
 mod progress;
 mod replicate;
@@ -21,12 +22,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use thiserror::Error;
 
-use crate::capture;
-use crate::config::{self, LogConfig, LogFormat};
-use crate::model::Fault;
-use crate::sqlite;
+use crate::config::{LogConfig, LogFormat};
 use crate::telemetry::logging;
 use args::{Cli, Command};
+use failure::{exit_code, message};
 
 /// How a command ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,53 +81,5 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Resync(args) => ddl::resync(&args).await,
         Command::Sample(args) => sample::run(&args),
         Command::Status(args) => status::run(&args, cli.output).await,
-    }
-}
-
-/// The chain of causes as one line, and what to do where SQLite's words leave that open.
-fn message(error: &anyhow::Error) -> String {
-    let config = error.chain().find_map(|cause| cause.downcast_ref::<config::Error>());
-    if let Some(faults @ config::Error::Invalid { .. }) = config {
-        return faults.to_string();
-    }
-    let message = sqlite::said(error.as_ref());
-    match sqlite::advice(error.as_ref()) {
-        Some(advice) => format!("{message}; {advice}"),
-        None => message,
-    }
-}
-
-fn exit_code(error: &anyhow::Error) -> u8 {
-    let is_usage = |cause: &(dyn std::error::Error + 'static)| {
-        let capture = cause.downcast_ref::<capture::Error>();
-        cause.is::<Usage>()
-            || cause.is::<config::Error>()
-            || cause.is::<logging::Error>()
-            || capture.is_some_and(|error| error.fault() == Fault::Usage)
-    };
-    if error.chain().any(is_usage) { 2 } else { 1 }
-}
-
-#[cfg(test)]
-mod tests {
-    use anyhow::Context;
-
-    use super::*;
-
-    #[test]
-    fn a_failure_is_one_line_and_says_everything_once() {
-        let error = anyhow::Error::from(std::io::Error::other("disk on fire"));
-        let error = error.context("write to /data/b.db").context("apply batch");
-        assert_eq!(message(&error), "apply batch: write to /data/b.db: disk on fire");
-        let repeated = anyhow::anyhow!("read: no such file").context("read: no such file");
-        assert_eq!(message(&repeated), "read: no such file");
-    }
-
-    #[test]
-    fn wrong_usage_and_configuration_have_their_own_exit_code() {
-        assert_eq!(exit_code(&Usage("no".into()).into()), 2);
-        let missing = args::config(std::path::Path::new("/does/not/exist.yaml")).context("run");
-        assert_eq!(exit_code(&missing.expect_err("missing")), 2);
-        assert_eq!(exit_code(&anyhow::anyhow!("else")), 1);
     }
 }

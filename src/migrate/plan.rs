@@ -60,6 +60,8 @@ pub(super) struct TablePlan {
     pub(super) copy: bool,
     /// Columns that only this end has, in upper case.
     pub(super) kept: Vec<String>,
+    /// Those of them that the peer had once, and dropped while the mode was `safe`.
+    pub(super) left: Vec<String>,
     /// What a person should know of it.
     pub(super) notes: Vec<String>,
 }
@@ -102,6 +104,7 @@ pub(super) fn plan(
                 rebuild: Rebuild::default(),
                 copy: pair.ask,
                 kept: Vec::new(),
+                left: Vec::new(),
                 notes: Vec::new(),
             },
             Some(local) => Planner::new(one, local, said, rules, &tables).plan(pair)?,
@@ -158,14 +161,21 @@ impl<'a> Planner<'a> {
         let table = &self.local.schema.name;
         let stays = |id: &String| format!("column \"{}\" of table \"{table}\" is only here and stays", self.named(id));
         let notes = kept.iter().map(stays).collect();
-        Ok(TablePlan { pair: pair.clone(), work, rebuild, copy: copy || pair.ask, kept, notes })
+        let left = kept.iter().filter(|id| self.was_theirs(id)).cloned().collect();
+        Ok(TablePlan { pair: pair.clone(), work, rebuild, copy: copy || pair.ask, kept, left, notes })
     }
 
     /// Whether the peer never had this column, and rows of the peer's can do without it.
     fn is_ours(&self, id: &str) -> bool {
-        let never = self.before.as_ref().is_some_and(|before| before.column(id).is_none());
+        let never = self.before.is_some() && !self.was_theirs(id);
         let column = self.here.column(id).expect("a column from here");
         never && (column.not_null.is_none() || column.has_default) && !self.is_unique(id)
+    }
+
+    /// Whether the peer had this column when it last spoke, or earlier and it was left here.
+    fn was_theirs(&self, id: &str) -> bool {
+        self.before.as_ref().is_some_and(|before| before.column(id).is_some())
+            || self.said.left.contains(&(self.local.schema.name.to_ascii_lowercase(), id.to_owned()))
     }
 
     fn is_unique(&self, id: &str) -> bool {

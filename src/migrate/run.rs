@@ -47,7 +47,11 @@ pub fn apply_catalog(
     let Execution { aside, mut notes, deferred, .. } = execution;
     notes.extend(objects.make(&aside)?);
     notes.extend(aside.put_back(conn, &objects.wanted())?);
-    said::store(conn, peer, catalog, rules, &deferred)?;
+    let of = |(one, plan): (&Wanted, &plan::TablePlan)| {
+        plan.left.iter().map(|column| (one.def.name.clone(), column.clone())).collect::<Vec<_>>()
+    };
+    let left = wanted.iter().zip(&plans).flat_map(of).collect();
+    said::store(conn, peer, catalog, rules, &said::Beside { deferred, left })?;
     Ok(Outcome { tables, gone: pairs.gone, notes })
 }
 

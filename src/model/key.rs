@@ -152,7 +152,14 @@ fn integral(real: f64) -> Option<i64> {
 fn fold(text: &[u8], collation: Collation) -> std::borrow::Cow<'_, [u8]> {
     match collation {
         Collation::Binary => text.into(),
-        Collation::NoCase => text.to_ascii_lowercase().into(),
+        Collation::NoCase => {
+            let mut folded = text.to_ascii_lowercase();
+            // SQLite's NOCASE ends at a NUL, and then only the lengths count.
+            if let Some(end) = folded.iter().position(|byte| *byte == 0) {
+                folded[end..].fill(0);
+            }
+            folded.into()
+        }
         Collation::RTrim => {
             let kept = text.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
             (&text[..kept]).into()
@@ -176,6 +183,8 @@ mod tests {
         assert!(!same(Value::Integer(i64::MAX), Value::Real(9_223_372_036_854_775_808.0), Collation::Binary));
         assert!(same(Value::text("Ab"), Value::text("aB"), Collation::NoCase));
         assert!(!same(Value::text("Ä"), Value::text("ä"), Collation::NoCase));
+        assert!(same(Value::text("A\0x"), Value::text("a\0y"), Collation::NoCase));
+        assert!(!same(Value::text("a\0x"), Value::text("a\0xx"), Collation::NoCase));
         assert!(same(Value::text("a  "), Value::text("a"), Collation::RTrim));
         assert!(!same(Value::text("a\t"), Value::text("a"), Collation::RTrim));
         assert!(!same(Value::text("1"), Value::Integer(1), Collation::Binary));

@@ -104,7 +104,11 @@ async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), 
     let acknowledged: Vec<(String, i64)> =
         feed.acknowledged().borrow().iter().map(|(consumer, seq)| (consumer.clone(), *seq)).collect();
     let done = acknowledged.iter().map(|(_, seq)| *seq).min().unwrap_or(0) - state.oldest;
-    if !(quiet || done > PRUNE_BUSY_AT_ENTRIES) {
+    let retention = parts.config.capture.retention;
+    // Half full is large: past its bound the triggers stop, and nobody but us would notice.
+    let entries = u64::try_from(state.head.position.seq - state.oldest).unwrap_or(0);
+    let large = entries > retention.rows / 2 || state.bytes > retention.size_bytes / 2;
+    if !(quiet || large || done > PRUNE_BUSY_AT_ENTRIES) {
         return Ok(());
     }
     loop {

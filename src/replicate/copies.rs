@@ -51,6 +51,10 @@ impl TableCopy {
     fn from_start(by_digest: bool) -> Self {
         Self { after: None, lost_history: by_digest, by_digest, asked: None, wanted: None }
     }
+
+    fn under_new_id(self, same_key: bool) -> Self {
+        if same_key { Self { asked: None, wanted: None, ..self } } else { Self::from_start(true) }
+    }
 }
 
 /// The copies of one session.
@@ -58,6 +62,8 @@ impl TableCopy {
 pub struct Copies {
     /// Every table that the receiver has or will have once the windows sent so far are applied.
     known: BTreeMap<TableId, Option<TableCopy>>,
+    /// What tables were called in windows that may be unanswered still.
+    formerly: BTreeMap<TableId, TableId>,
 }
 
 impl Copies {
@@ -71,19 +77,29 @@ impl Copies {
                 Some(TableCopy { after: Some(after.clone()), ..TableCopy::from_start(table.progress.lost_history) })
             }
         };
-        Self { known: held.iter().map(|table| (table.progress.table, copy(table))).collect() }
+        let known = held.iter().map(|table| (table.progress.table, copy(table))).collect();
+        Self { known, formerly: BTreeMap::new() }
     }
 
     /// Takes in the catalog that a window carries. Returns whether a table is new to the receiver, so that its copy
     /// begins with that window.
+    ///
+    /// A table under a new id keeps its progress, if its key is the same. A digest of it that is unanswered was of the
+    /// table as it was before: it is asked about again.
     pub fn catalog(&mut self, tables: &[CatalogTable]) -> bool {
         let mut known = std::mem::take(&mut self.known);
         let mut any_new = false;
         for table in tables {
-            let names = std::iter::once(&table.id).chain(&table.ancestors);
-            let held = names.into_iter().find_map(|id| known.remove(id));
+            let mut names = std::iter::once(&table.id).chain(&table.ancestors);
+            let held = names.find_map(|id| Some((*id, known.remove(id)?)));
             any_new |= held.is_none();
-            self.known.insert(table.id, held.unwrap_or_else(|| Some(TableCopy::from_start(false))));
+            let copy = match held {
+                None => Some(TableCopy::from_start(false)),
+                Some((id, copy)) if id == table.id => copy,
+                Some((id, copy)) => copy.map(|copy| copy.under_new_id(table.keyed_alike.contains(&id))),
+            };
+            self.known.insert(table.id, copy);
+            self.formerly.extend(table.ancestors.iter().map(|id| (*id, table.id)));
         }
         any_new
     }
@@ -144,8 +160,15 @@ impl Copies {
         }
     }
 
-    /// The receiver asks for a range: the rows of the digest it was asked about, or a table from its start.
+    /// The table of this copy turned out not to be there: a catalog that says so must be on its way.
+    pub fn vanished(&mut self, table: TableId) {
+        self.known.remove(&table);
+    }
+
+    /// The receiver asks for a range: the rows of the digest it was asked about, or a table from its start. It may know
+    /// the table by the id that it had when the receiver answered.
     pub fn need(&mut self, table: TableId, low: Option<&Key>, high: Option<&Key>) {
+        let table = if self.known.contains_key(&table) { table } else { *self.formerly.get(&table).unwrap_or(&table) };
         let Some(slot) = self.known.get_mut(&table) else { return };
         if let Some(copy) = slot
             && let Some(asked) = &copy.asked
@@ -207,7 +230,8 @@ mod tests {
     #[test]
     fn a_new_table_is_copied_as_rows_and_goes_on_where_it_was() {
         let mut copies = Copies::new(&[], false);
-        let table = CatalogTable { id: T, ancestors: vec![], name: "t".to_owned(), rows_estimate: 0 };
+        let table =
+            CatalogTable { id: T, ancestors: vec![], name: "t".to_owned(), rows_estimate: 0, keyed_alike: vec![] };
         assert!(copies.catalog(std::slice::from_ref(&table)), "it is new");
         assert!(!copies.catalog(&[table]), "it is new once");
         let step = copies.step(BOUNDS).expect("a step");
@@ -241,12 +265,51 @@ mod tests {
     #[test]
     fn a_renamed_table_keeps_its_progress_and_a_dropped_one_is_forgotten() {
         let mut copies = Copies::new(&[held(CopyState::Copying { after: key(3) }, false)], false);
-        let renamed = CatalogTable { id: TableId(9), ancestors: vec![T], name: "u".to_owned(), rows_estimate: 0 };
-        assert!(!copies.catalog(&[renamed]));
+        assert!(!copies.catalog(&[successor(vec![T])]));
         let step = copies.step(BOUNDS).expect("a step");
         assert_eq!((step.table, step.low), (TableId(9), Some(key(3))));
         assert!(!copies.catalog(&[]));
         assert!(copies.done());
+    }
+
+    fn successor(keyed_alike: Vec<TableId>) -> CatalogTable {
+        CatalogTable { id: TableId(9), ancestors: vec![T], name: "u".to_owned(), rows_estimate: 0, keyed_alike }
+    }
+
+    /// The receiver's answer to a digest named the table by the id that it had then. The sender did not know that id any
+    /// more, took the acknowledgement that followed for "equal", and never sent the rows.
+    #[test]
+    fn a_digest_that_a_rename_overtakes_is_asked_again() {
+        for needed in [false, true] {
+            let mut copies = Copies::new(&[held(CopyState::Copying { after: key(2) }, true)], false);
+            copies.sent(5, Some(&key(2)), &copied(Some(key(4)), true));
+            assert!(copies.step(BOUNDS).is_none(), "the digest is unanswered");
+            assert!(!copies.catalog(&[successor(vec![T])]));
+            if needed {
+                copies.need(T, Some(&key(2)), Some(&key(4)));
+            }
+            copies.acknowledged(5);
+            let step = copies.step(BOUNDS).expect("a step");
+            assert_eq!((step.table, step.low), (TableId(9), Some(key(2))), "needed: {needed}");
+        }
+        let mut copies = Copies::new(&[held(CopyState::Done, false)], false);
+        copies.catalog(&[successor(vec![T])]);
+        copies.need(T, None, None);
+        assert_eq!(copies.step(BOUNDS).expect("a step").table, TableId(9), "asked for by the old id");
+    }
+
+    #[test]
+    fn progress_in_another_key_is_none() {
+        let mut copies = Copies::new(&[held(CopyState::Copying { after: key(2) }, false)], false);
+        copies.catalog(&[successor(vec![])]);
+        assert_eq!(copies.step(BOUNDS).expect("a step").low, None);
+    }
+
+    #[test]
+    fn a_table_that_vanished_is_no_longer_copied() {
+        let mut copies = Copies::new(&[held(CopyState::Pending, false)], false);
+        copies.vanished(T);
+        assert!(copies.step(BOUNDS).is_none() && copies.done());
     }
 
     #[test]

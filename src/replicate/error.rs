@@ -116,4 +116,5 @@ impl Error {
 pub const HALTED: &str = "act on the message; the link then goes on by itself within seconds";
 
 /// Troubles of a peer that pass by themselves.
-const PASSING: [&str; 7] = ["busy", "disk_full", "closed", "connection", "schema_restless", "silent", "spool"];
+const PASSING: [&str; 8] =
+    ["busy", "disk_full", "closed", "connection", "position_gone", "schema_restless", "silent", "spool"];

@@ -39,6 +39,7 @@ pub struct SharedWindow {
 #[derive(Clone, PartialEq, Eq)]
 struct ShareKey {
     after: i64,
+    mark: Option<(i64, i64)>,
     catalog: i64,
     selection: Arc<Selection>,
     kinds: SchemaKinds,
@@ -108,6 +109,7 @@ fn share_key(request: &ReadRequest) -> Option<ShareKey> {
     }
     Some(ShareKey {
         after: request.after,
+        mark: request.mark,
         catalog: request.catalog_known?,
         selection: Arc::clone(&request.selection),
         kinds: request.kinds,

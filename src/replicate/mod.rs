@@ -18,6 +18,7 @@ pub mod backoff;
 pub mod copies;
 mod error;
 pub mod feed;
+mod halves;
 pub mod receiver;
 pub mod runner;
 pub mod sender;

@@ -121,6 +121,8 @@ impl Receiver {
     async fn apply(&mut self, arrived: Arrived) -> Result<(), Error> {
         let (number, head) = (arrived.commit.number, arrived.commit.end.head);
         let (last_part, copies) = (arrived.commit.end.last_part, arrived.copies);
+        // Known from here on, also where the window cannot be applied.
+        self.status.head(head);
         let applied = self.apply_blocking(arrived).await?;
         if copies {
             failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_APPLIED);

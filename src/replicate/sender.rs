@@ -17,7 +17,7 @@ use super::feed::{Feed, Next, SharedWindow};
 use crate::capture::source::{ChangeSource, CopyStep, ReadRequest};
 use crate::codec::Compression;
 use crate::link::{Ack, Begin, Commit, Frame, FrameSink, HeldTable, Need};
-use crate::model::{Position, SchemaKinds, Selection};
+use crate::model::{Checkpoint, Position, SchemaKinds, Selection};
 use crate::telemetry::failpoint;
 
 /// Unacknowledged bytes at most: enough to fill a fast link for longer than a round trip, and what a receiver that
@@ -63,7 +63,7 @@ pub enum Answer {
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
     /// The receiver's checkpoint, or the head where history is lost.
-    pub from: Position,
+    pub from: Checkpoint,
     /// Whether what is between the checkpoint and `from` is lost, so that everything is copied.
     pub lost_history: bool,
 }
@@ -108,7 +108,7 @@ pub struct Sender<S: ChangeSource> {
     shape: WindowShape,
     copies: Copies,
     start: Start,
-    sent: Position,
+    sent: Checkpoint,
     number: u64,
     catalog: Option<i64>,
     in_flight: VecDeque<InFlight>,
@@ -121,8 +121,8 @@ impl<S: ChangeSource> Sender<S> {
     pub fn new(feed: Arc<Feed<S>>, sink: FrameSink, shape: WindowShape, to: Receiver<'_>) -> Self {
         let Receiver { name, start, held } = to;
         let copies = Copies::new(held, start.lost_history);
-        feed.acknowledge(name, start.from.seq);
-        let acknowledged = start.from.seq;
+        let acknowledged = start.from.position.seq;
+        feed.acknowledge(name, acknowledged);
         let state = SenderState { acknowledged, ..SenderState::default() };
         Self {
             feed,
@@ -186,7 +186,9 @@ impl<S: ChangeSource> Sender<S> {
 
     fn request(&self, copy: Option<CopyStep>) -> ReadRequest {
         ReadRequest {
-            after: self.sent.seq,
+            after: self.sent.position.seq,
+            // Nothing was ever written where there is no entry.
+            mark: (self.sent.position.seq > 0).then_some((self.sent.ts_ms, self.sent.fingerprint)),
             catalog_known: self.catalog,
             selection: Arc::clone(&self.shape.selection),
             kinds: self.shape.kinds,
@@ -202,10 +204,15 @@ impl<S: ChangeSource> Sender<S> {
     /// Reads and sends one window. Returns whether there may be more to read at once.
     async fn send_next(&mut self, step: Option<CopyStep>) -> Result<bool, Error> {
         let mut low = step.as_ref().and_then(|step| step.low.clone());
+        let table = step.as_ref().map(|step| step.table);
         let mut window = match self.feed.next(self.request(step)).await? {
             Next::Window(window) => window,
             Next::Nothing { head } => {
                 self.note(|state| state.head = head);
+                // Or it would be asked for again at once, and again.
+                if let Some(table) = table {
+                    self.copies.vanished(table);
+                }
                 return Ok(false);
             }
         };
@@ -237,18 +244,18 @@ impl<S: ChangeSource> Sender<S> {
         self.number += 1;
         let begin = Begin {
             number: self.number,
-            from: self.sent,
+            from: self.sent.position,
             lost_history: self.number == 1 && self.start.lost_history,
             catalog: window.read.tables.is_some(),
         };
         let end = window.read.end.clone();
-        self.sent = end.to.position;
+        self.sent = end.to;
         self.catalog = Some(window.read.catalog);
         self.note(|state| state.head = end.head);
         self.in_flight.push_back(InFlight {
             number: self.number,
             bytes: window.spooled.bytes(),
-            to: self.sent,
+            to: self.sent.position,
             first_ts_ms: window.read.first_ts_ms,
         });
         self.note_in_flight();

@@ -9,7 +9,7 @@ use std::{
 use rusqlite::Connection;
 
 use crate::support::{
-    Place, bank, env_number, open, open_reader,
+    Place, StopOnDrop, bank, env_number, open, open_reader,
     oracle::{Oracle, assert_equal, quoted, tables},
     process::{Process, expect_code, expect_failure, quiesce, replicate_once, status},
     random::Random,
@@ -83,6 +83,7 @@ fn every_read_of_the_replica_sees_a_committed_state() {
     let stop = AtomicBool::new(false);
     let replica = place.replica();
     std::thread::scope(|scope| {
+        let guard = StopOnDrop(&stop);
         let reader = scope.spawn(|| {
             let mut reads = 0;
             while !stop.load(Ordering::SeqCst) {
@@ -96,7 +97,7 @@ fn every_read_of_the_replica_sees_a_committed_state() {
             bank::transfer(&conn, &mut random);
         }
         quiesce(&place.source(), &place.replica());
-        stop.store(true, Ordering::SeqCst);
+        drop(guard);
         assert!(reader.join().unwrap() > 10);
     });
     process.assert_running();

@@ -33,6 +33,8 @@ pub(super) struct Captured {
     pub schema_version: i64,
     /// The log, as an SQL identifier.
     pub log: String,
+    /// The log's name.
+    pub log_name: String,
     /// Key columns that it has.
     pub log_key_columns: usize,
     /// Views and triggers of the user's.
@@ -57,6 +59,7 @@ impl Captured {
         let mut captured = Self {
             schema_version,
             entries_sql: entries_sql(&log, log_key_columns),
+            log_name: store::meta(connection, store::meta_key::LOG_TABLE)?.unwrap_or_default(),
             log,
             log_key_columns,
             objects,

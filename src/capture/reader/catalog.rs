@@ -9,7 +9,9 @@ use super::objects::Object;
 use crate::capture::read_error::Error;
 use crate::capture::source::{CatalogTable, ReadRequest, Sink};
 use crate::codec;
-use crate::model::{IndexOrigin, KeyShape, ObjectKind, SchemaKinds, SchemaObject, TableDef, TableSchema, WindowItem};
+use crate::model::{
+    IndexOrigin, KeyShape, ObjectKind, SchemaKinds, SchemaObject, TableDef, TableId, TableSchema, WindowItem,
+};
 use crate::sqlite::{ident, store};
 
 /// Rows that are counted at most to say how many a table has; a page or a few of most tables.
@@ -31,7 +33,9 @@ pub(super) fn emit(
         let rows_estimate = rows_estimate(connection, &table.schema)?;
         let (id, ancestors, name) = (table.id, table.ancestors.clone(), table.name().to_owned());
         sink(WindowItem::Table(definition(table, request.kinds, rows_estimate))).map_err(Error::Spool)?;
-        tables.push(CatalogTable { id, ancestors, name, rows_estimate });
+        let is_alike = |ancestor: &&TableId| captured.readable_as(**ancestor).is_some();
+        let keyed_alike = ancestors.iter().filter(is_alike).copied().collect();
+        tables.push(CatalogTable { id, ancestors, name, rows_estimate, keyed_alike });
     }
     let carried = tables.iter().map(|table| table.name.to_ascii_lowercase()).collect();
     for object in travelling(captured, request.kinds, carried) {

@@ -220,7 +220,8 @@ fn the_end_recognises_the_entry_that_it_stands_at() {
     let end = db.said().window.end;
     assert_eq!((end.to.position.epoch.0, end.to.ts_ms), (77, 1000));
     let mut entry = integers(&[1, 1000, 1, 1]);
-    entry.extend([Value::Null, Value::Null, Value::Null, Value::Integer(1), Value::Null]);
+    // Without the NULLs at its end: a log that is made wider later still knows it.
+    entry.extend([Value::Null, Value::Null, Value::Null, Value::Integer(1)]);
     assert_eq!(end.to.fingerprint, codec::fingerprint(entry.iter().map(borrowed)));
     assert_eq!((end.user_version, end.application_id), (Some(7), Some(-3)));
     assert!(end.sequences.is_empty());
@@ -334,4 +335,64 @@ fn a_table_names_the_generations_before_it_and_estimates_its_rows_without_counti
     assert_eq!((tables[0].id, tables[0].name.as_str()), (TableId(third), "renamed"));
     assert_eq!(tables[0].ancestors, [TableId(second), TableId(1)]);
     assert_eq!(tables[0].rows_estimate, 3_000);
+}
+
+/// The reader counted the NULLs at an entry's end and the judge did not, so that a restart after a window which ended
+/// with an entry of our own, or of a table with a narrow key, halted the link as diverged.
+#[test]
+fn the_log_recognises_what_it_said() {
+    let mut db = Fixture::new("CREATE TABLE t(id INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1)");
+    for widened in [false, true] {
+        let to = db.said().window.end.to;
+        if widened {
+            db.run("ALTER TABLE __cdc_log ADD COLUMN k2");
+        }
+        let verdict = crate::capture::judge_checkpoint(&db.writer, &to).expect("judge");
+        assert_eq!(verdict, crate::capture::CheckpointVerdict::Known);
+        db.run("INSERT INTO __cdc_log(ts, tbl, op) VALUES (7, 0, 5)");
+    }
+}
+
+/// A log that was pruned past what a slow link had read, or that was restored while the link ran, was read on as if
+/// nothing were missing.
+#[test]
+fn a_log_that_does_not_go_on_where_the_link_had_got_to_is_not_read() {
+    for gone in [
+        "DELETE FROM __cdc_log WHERE seq <= 3",
+        "UPDATE __cdc_log SET ts = 9 WHERE seq = 3",
+        "DELETE FROM __cdc_log WHERE seq > 2",
+    ] {
+        let mut db = Fixture::new("CREATE TABLE t(id INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1), (2), (3)");
+        let to = db.said().window.end.to;
+        db.request.mark = Some((to.ts_ms, to.fingerprint));
+        assert!(matches!(db.read(), ReadOutcome::Nothing { head: 3 }));
+        db.run("INSERT INTO t VALUES (4), (5)");
+        db.run(gone);
+        let error = db.reader.read(&db.request, &mut |_| Ok(())).expect_err(gone);
+        assert_eq!((error.word(), error.fault()), ("position_gone", crate::model::Fault::Retry));
+    }
+}
+
+/// Which texts are one NOCASE or RTRIM key is for SQLite to say, also where they hold a NUL.
+#[test]
+fn keys_are_one_exactly_where_sqlite_says_so() {
+    use crate::model::{Collation, Key};
+    let alphabet = ["", "a", "A", "b", " ", "\0", "Ä"];
+    let mut texts: Vec<String> = vec![String::new()];
+    for _ in 0..3 {
+        texts = texts.iter().flat_map(|text| alphabet.map(|letter| format!("{text}{letter}"))).collect();
+    }
+    texts.sort();
+    texts.dedup();
+    let db = crate::sqlite::in_memory().expect("memory");
+    for collation in [Collation::Binary, Collation::NoCase, Collation::RTrim] {
+        let mut equal = db.prepare(&format!("SELECT ?1 = ?2 COLLATE {}", collation.sql())).expect("prepare");
+        for a in &texts {
+            for b in &texts {
+                let normal = |text: &str| Key(vec![Value::text(text)]).normal(&[collation]);
+                let expected: bool = equal.query_row((a, b), |row| row.get(0)).expect("compare");
+                assert_eq!(normal(a) == normal(b), expected, "{a:?} {b:?} {collation:?}");
+            }
+        }
+    }
 }
