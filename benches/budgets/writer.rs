@@ -123,9 +123,11 @@ fn measure(shape: &Shape, capture: Capture) -> (Duration, Duration) {
     for transaction in 0..TRANSACTIONS {
         let batch = connection.unchecked_transaction().unwrap();
         let mut insert = batch
-            .prepare_cached("INSERT INTO t VALUES (?1, ?2, ?3, ?4, 1.5, 'A. Name Of Some Length', 'somebody@example.com', \
+            .prepare_cached(
+                "INSERT INTO t VALUES (?1, ?2, ?3, ?4, 1.5, 'A. Name Of Some Length', 'somebody@example.com', \
                  '12 Long Street, 34567 Town, a country', '2024-05-06 07:08:09', 'a note that says what is to be said \
-                 of a row, in a sentence or so')")
+                 of a row, in a sentence or so')",
+            )
             .unwrap();
         for row in transaction * ROWS_IN_A_TRANSACTION..(transaction + 1) * ROWS_IN_A_TRANSACTION {
             insert.execute((key(row), row * 7919 % 1_000_003, row, -row)).unwrap();
