@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 /// Runs the program to its end. Returns how long it took and the largest memory that it was seen to hold, in MB.
 pub fn run_to_end(arguments: &[&str]) -> (Duration, f64) {
     let started = Instant::now();
-    let mut child = spawn(arguments);
+    let mut child = command(arguments).stderr(Stdio::piped()).spawn().unwrap();
     let mut peak = 0.0_f64;
     loop {
         peak = peak.max(peak_mb(child.id()));
         if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "twinlite {arguments:?} failed");
+            let said = child.stderr.take().map(std::io::read_to_string);
+            assert!(status.success(), "twinlite {arguments:?} failed: {said:?}");
             return (started.elapsed(), peak);
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -21,13 +22,13 @@ pub fn run_to_end(arguments: &[&str]) -> (Duration, f64) {
 
 /// Starts the program, quietly.
 pub fn spawn(arguments: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_twinlite"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    command(arguments).spawn().unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twinlite"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 /// The peak of resident memory so far, in MB (Linux; 0 where the kernel does not tell).

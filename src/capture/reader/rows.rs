@@ -18,6 +18,9 @@ use crate::sqlite::row_sql::KeyReader;
 const COLUMNS_OF_VERSION: usize = 3;
 
 /// Gives the sink what has become of the keys of one table, and says how many of them the window holds.
+///
+/// They come by key, near enough to the order of the key's index that both ends walk through their pages, where the order
+/// of the log would have them jump. What a window says does not depend on the order, for it has one state of each key.
 pub(super) fn emit(
     connection: &Connection,
     (table, marks): (&Table, HashMap<NormalKey, Mark>),
@@ -26,10 +29,10 @@ pub(super) fn emit(
 ) -> Result<u64, Error> {
     let mut reader = table.by_key.prepare(connection)?;
     let mut output = Output::new(table, request, sink);
-    let mut marks: Vec<Mark> = marks.into_values().collect();
-    marks.sort_unstable_by_key(|mark| mark.newest.seq);
+    let mut marks: Vec<(NormalKey, Mark)> = marks.into_iter().collect();
+    marks.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     let mut changes = 0;
-    for mark in &marks {
+    for (_, mark) in &marks {
         changes += u64::from(output.add(&mut reader, mark)?);
     }
     output.finish()?;
