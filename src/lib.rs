@@ -8,7 +8,7 @@
 //!    [`replicate::feed`].
 //! 3. [`replicate::sender`] asks the feed for a window. On the reader's thread [`capture::reader`] opens one read
 //!    transaction, reads what is new in the log, reduces it to one change a key, reads those rows as they are now, adds
-//!    the next range of a running copy ([`capture::snapshot`]), and lets [`codec`] make Arrow batches of it.
+//!    the next range of a running copy (`capture::snapshot`), and lets [`codec`] make Arrow batches of it.
 //! 4. [`link`] spools the window's frames, sends them over one gRPC stream, and spools them again at the other end until
 //!    the window is whole.
 //! 5. [`replicate::receiver`] hands the window to [`apply`], whose thread applies it in one transaction: first the schema

@@ -79,7 +79,7 @@ impl Maintainer {
         take_over::take_over(&mut self.connection)
     }
 
-    /// [`super::install`].
+    /// [`super::install()`].
     ///
     /// # Errors
     /// Its errors.

@@ -1,6 +1,6 @@
 //! Capture: what changed in a database, recorded by triggers inside the application's own transactions.
 //!
-//! [`install`] puts the log and the triggers there ([`trigger_sql`] writes them, [`plan()`] shows them), [`reconcile`]
+//! [`install()`] puts the log and the triggers there ([`trigger_sql`] writes them, [`plan()`] shows them), [`reconcile`]
 //! keeps them right when the schema drifts, [`prune()`] keeps the log small, [`run_ddl`] changes the schema without
 //! losing sight of anything, and [`teardown()`] leaves nothing behind. The first rule of all of it: never block or break
 //! the application.

@@ -1,4 +1,4 @@
-//! Shows what [`super::install`] would do, and changes nothing.
+//! Shows what [`super::install()`] would do, and changes nothing.
 
 use rusqlite::Connection;
 
@@ -19,7 +19,7 @@ pub struct Plan {
 /// Plans an installation.
 ///
 /// # Errors
-/// Those of [`super::install`], but for the ones of switching to WAL.
+/// Those of [`super::install()`], but for the ones of switching to WAL.
 pub fn plan(connection: &Connection, options: &CaptureOptions) -> Result<Plan, Error> {
     install::check(connection, options)?;
     let situation = Situation::read(connection, options)?;

@@ -1,6 +1,6 @@
 //! What a configuration says, once it is read: plain structs with their units and defaults.
 //!
-//! A value here was validated by [`super::load`]; nothing half-valid travels on. Built by hand, the same promises are the
+//! A value here was validated by [`super::load()`]; nothing half-valid travels on. Built by hand, the same promises are the
 //! builder's.
 
 use std::collections::BTreeMap;
@@ -107,7 +107,7 @@ impl NodeConfig {
     /// The tables that are captured.
     ///
     /// # Panics
-    /// If a glob was put here that [`super::load`] would have refused.
+    /// If a glob was put here that [`super::load()`] would have refused.
     pub fn selection(&self) -> Selection {
         Selection::new(&self.tables, &self.skip_tables).expect("globs were validated")
     }
@@ -318,7 +318,7 @@ impl LinkConfig {
     /// The tables that go with it.
     ///
     /// # Panics
-    /// If a glob was put here that [`super::load`] would have refused.
+    /// If a glob was put here that [`super::load()`] would have refused.
     pub fn selection(&self) -> Selection {
         Selection::new(&self.tables, &[]).expect("globs were validated")
     }

@@ -1,6 +1,6 @@
 //! Makes the schema here what a peer's catalog says, as far as the link's rules allow.
 //!
-//! `check → pair → plan → execute`: every table's DDL is tried in a scratch database under an authorizer ([`check`]);
+//! `check → pair → plan → execute`: every table's DDL is tried in a scratch database under an authorizer ([`check()`]);
 //! it is found out which table here is which of the peer's; everything is planned, and refused, before anything is
 //! changed; then it is done, inside the caller's open transaction, which the caller rolls back where this fails. The
 //! apply stage feeds it at the beginning of a window that has a catalog, and writes rows by what comes out.

@@ -1,7 +1,7 @@
 //! Builds a running node from its config, and owns its tasks and its end.
 //!
 //! A node is one database: its lock ([`crate::admin::owner`]), the threads that read, maintain and apply ([`open`]), a
-//! [`listener`] where it listens, a [`Runner`] for each link, and the [`upkeep`] that prunes and watches. Everything
+//! [`listener`] where it listens, a [`crate::replicate::runner::Runner`] for each link, and the [`upkeep`] that prunes and watches. Everything
 //! stops by one token, after the transaction at hand, within the grace period.
 
 mod control;
