@@ -6,7 +6,7 @@ ARG BUILD_IMAGE=rust:1-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 
 FROM ${BUILD_IMAGE} AS build
-# `release`, or `dev` for a faster build of a slower program.
+# `release`, or `quick` for a faster build of a slower program.
 ARG PROFILE=release
 WORKDIR /build
 

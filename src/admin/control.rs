@@ -71,6 +71,9 @@ pub struct Response {
     pub ok: bool,
     /// What was done, or why not: lines for a person.
     pub lines: Vec<String>,
+    /// Whether it was not done because of what was asked for, such as a table that is not there.
+    #[serde(default)]
+    pub usage: bool,
     /// For [`Request::Status`].
     pub report: Option<StatusReport>,
 }
@@ -78,17 +81,17 @@ pub struct Response {
 impl Response {
     /// It was done.
     pub fn done(lines: Vec<String>) -> Self {
-        Self { ok: true, lines, report: None }
+        Self { ok: true, lines, usage: false, report: None }
     }
 
     /// It was not, and why.
     pub fn failed(lines: Vec<String>) -> Self {
-        Self { ok: false, lines, report: None }
+        Self { ok: false, lines, usage: false, report: None }
     }
 
     /// How the node is doing.
     pub fn status(report: StatusReport) -> Self {
-        Self { ok: true, lines: Vec::new(), report: Some(report) }
+        Self { ok: true, lines: Vec::new(), usage: false, report: Some(report) }
     }
 }
 

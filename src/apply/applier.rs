@@ -121,13 +121,15 @@ impl Applier {
 }
 
 fn switch_to_wal(conn: &Connection, path: &Path) -> Result<(), Error> {
-    let mode: String = conn
-        .query_row("PRAGMA main.journal_mode = WAL", [], |row| row.get(0))
-        .map_err(sqlite::Error::doing("switch the replica to WAL"))?;
-    if mode.eq_ignore_ascii_case("wal") {
-        return Ok(());
+    let mode = |sql| conn.query_row(sql, [], |row| row.get::<_, String>(0));
+    let found = mode("PRAGMA main.journal_mode")?;
+    let stays = |mode| Error::Wal { path: path.to_owned(), mode };
+    match mode("PRAGMA main.journal_mode = WAL") {
+        Ok(now) if now.eq_ignore_ascii_case("wal") => Ok(()),
+        Ok(now) => Err(stays(now)),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Err(stays(found)),
+        Err(error) => Err(sqlite::Error::doing("switch the replica to WAL")(error).into()),
     }
-    Err(Error::Wal { path: path.to_owned(), mode })
 }
 
 /// SQLite gives `-wal` and `-shm` the mode of the database's file.

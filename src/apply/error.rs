@@ -80,7 +80,7 @@ pub enum Error {
     /// Another node under a known name.
     #[error(
         "\"{name}\" is node {now}, but what is here came from node {was}: its database was created anew, or another \
-         one has that name; give it a name of its own, or run `twinlite teardown` here to begin anew"
+         one has that name; give it a name of its own, or remove this database's file, and everything is copied anew"
     )]
     PeerChanged {
         /// The name.
@@ -138,7 +138,8 @@ pub enum Error {
     },
     /// The database cannot be switched to WAL.
     #[error(
-        "{path}: its journal mode stays \"{mode}\"; a replica needs WAL, on a local file system, with nobody else in it"
+        "{path}: its journal mode is {mode} and could not be switched to WAL, which a replica needs: close what else has \
+         the database open, see that it is on a local file system, then try again"
     )]
     Wal {
         /// The file.

@@ -42,9 +42,9 @@ pub fn statements_seen(before: &[ObjectNote], after: &[ObjectNote]) -> i64 {
         let new_name = renamed.get(name).unwrap_or(name);
         let Some(now) = new.tables.get(new_name) else { continue };
         let parts = Parts::compare(&old, &new, (name, new_name));
-        let appended = appended_columns(&table.sql, &now.sql, &[]);
         let is_view = name.starts_with(VIEW);
         let differs = table.sql != now.sql;
+        let appended = differs.then(|| appended_columns(&table.sql, &now.sql, &[])).flatten();
         if is_view && differs {
             // Dropping the view, which is counted among the views, drops its triggers too.
             count += parts.new + parts.changed;

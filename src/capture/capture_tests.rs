@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use super::test_support::Fixture;
 use super::{
     CheckpointVerdict, Error, PruneRequest, Retention, consumers, install, judge_checkpoint, log_state, plan, prune,
-    request_copy, teardown,
+    request_copy, take_over, teardown,
 };
 use crate::model::{Checkpoint, Clock, Epoch, Position, Selection};
 use crate::sqlite::store::{self, meta_key};
@@ -205,6 +205,13 @@ fn bad_databases_are_refused_in_words() {
     let mut fixture = Fixture::bare("CREATE TABLE __cdc_log(id, timestamp, tablename, operation, before, after)");
     let refused = install(&mut fixture.ours, &fixture.options, &fixture.clock);
     assert!(matches!(refused, Err(Error::ForeignLog { .. })));
+    fixture.run(
+        "CREATE TABLE t(a); CREATE TRIGGER t__cdc_insert AFTER INSERT ON t BEGIN
+         INSERT INTO __cdc_log(tablename) VALUES ('t'); END; INSERT INTO t VALUES (1)",
+    );
+    let removed = take_over(&mut fixture.ours).unwrap();
+    assert_eq!(removed.len(), 3, "{removed:?}");
+    assert_eq!(fixture.install().captured, ["t"]);
     let mut fixture = Fixture::captured("CREATE TABLE t(a)");
     fixture.options.log_table = "__cdc_other".to_owned();
     let refused = install(&mut fixture.ours, &fixture.options, &fixture.clock);

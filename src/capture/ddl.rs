@@ -33,10 +33,10 @@ pub fn run_ddl(
 ) -> Result<Reconciled, Error> {
     options.check()?;
     change_log::name(connection)?;
-    let settings = Settings::for_a_script(connection)?;
-    let outcome = run(connection, script, options, clock);
-    settings.restore(connection)?;
-    outcome
+    let before = drift::reconcile(connection, options, clock)?;
+    // In force before the transaction begins, for inside it the setting does nothing.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    run(connection, script, (options, before), clock)
 }
 
 /// How the connection was set before the script.
@@ -45,10 +45,10 @@ struct Settings {
 }
 
 impl Settings {
-    /// Triggers are on, as they would be for the application; foreign keys are off.
+    /// Triggers are on, as they would be for the application. Only while the script runs: what we look up ourselves must
+    /// not depend on what the user's triggers need.
     fn for_a_script(connection: &Connection) -> Result<Self, Error> {
         let trusted = connection.db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, true)?;
         Ok(Self { trusted })
@@ -64,12 +64,11 @@ impl Settings {
 fn run(
     connection: &mut Connection,
     script: &str,
-    options: &CaptureOptions,
+    (options, before): (&CaptureOptions, Reconciled),
     clock: &dyn Clock,
 ) -> Result<Reconciled, Error> {
-    let before = drift::reconcile(connection, options, clock)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut reconciled = Reconciled { notes: before.notes, copied_again: before.copied_again, ..before };
+    let mut reconciled = before;
     if drift::is_stale(&transaction, options)? {
         // It moved between the two transactions; what the script does is then told apart from that only by a copy.
         let situation = Situation::read(&transaction, options)?;
@@ -77,7 +76,10 @@ fn run(
         let witness = Witness { filled, script: None };
         absorb(&mut reconciled, &transaction, options, (&situation, &witness), clock)?;
     }
-    let seen = Runner { transaction: &transaction, script: Script::default() }.run(script)?;
+    let settings = Settings::for_a_script(&transaction)?;
+    let seen = Runner { transaction: &transaction, script: Script::default() }.run(script);
+    settings.restore(&transaction)?;
+    let seen = seen?;
     check_foreign_keys(&transaction)?;
     let situation = Situation::read(&transaction, options)?;
     let witness = Witness { script: Some(seen), ..Witness::default() };

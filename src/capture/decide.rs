@@ -5,12 +5,12 @@
 //! or dropped table, a table's new name, and columns appended while our triggers stood, whose default every row holds.
 //! And that only if the differences account for every increment of the schema's version.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::accounting::statements_seen;
+use super::accounting::{ObjectNote, statements_seen};
 use super::generation::{Generation, IndexNote, index_notes};
 use super::lineage::{self, Change, renamed_tokens};
-use super::situation::{Situation, triggers_of};
+use super::situation::Situation;
 use super::trigger_sql::{Op, Trigger, table_of_trigger, triggers};
 use super::{SkippedTable, change_log};
 use crate::model::{TableId, TableSchema};
@@ -63,6 +63,8 @@ pub(super) struct Decision {
 pub(super) fn decide(situation: &Situation, witness: &Witness) -> Decision {
     let mut decider = Decider {
         situation,
+        now: triggers_by_table(&situation.objects),
+        before: situation.before.as_ref().map(|before| triggers_by_table(&before.objects)).unwrap_or_default(),
         witness,
         accounted: accounted(situation, witness),
         next_id: situation.next_id,
@@ -82,6 +84,18 @@ pub(super) fn decide(situation: &Situation, witness: &Witness) -> Decision {
     decider.finish()
 }
 
+type ByTable<'s> = BTreeMap<TableId, Vec<&'s ObjectNote>>;
+
+fn triggers_by_table(objects: &[ObjectNote]) -> ByTable<'_> {
+    let mut all = ByTable::new();
+    for object in objects.iter().filter(|object| object.kind == "trigger") {
+        if let Some(id) = table_of_trigger(&object.name) {
+            all.entry(id).or_default().push(object);
+        }
+    }
+    all
+}
+
 /// Whether the differences that are seen account for every increment of the version.
 fn accounted(situation: &Situation, witness: &Witness) -> bool {
     match &situation.before {
@@ -93,6 +107,9 @@ fn accounted(situation: &Situation, witness: &Witness) -> bool {
 
 struct Decider<'s> {
     situation: &'s Situation,
+    /// The triggers of each generation that stand, and those that stood when last compared.
+    now: ByTable<'s>,
+    before: ByTable<'s>,
     witness: &'s Witness,
     accounted: bool,
     next_id: i64,
@@ -165,8 +182,10 @@ impl Decider<'_> {
             self.decision.entries.push((Op::Schema, id.0));
         }
         if id != known.id || !standing.as_wanted || standing.overtaken {
-            for object in self.situation.standing(known.id) {
-                self.drop_trigger(&object.name);
+            let standing: Vec<String> =
+                self.now.get(&known.id).into_iter().flatten().map(|object| object.name.clone()).collect();
+            for name in standing {
+                self.drop_trigger(&name);
             }
             self.make_triggers(table, id);
         }
@@ -181,24 +200,29 @@ impl Decider<'_> {
     }
 
     fn standing(&self, table: &TableSchema, known: &Generation, change: &Change) -> Standing {
-        let actual = self.situation.standing(known.id);
-        let names = [table.name.clone(), known.schema_name.clone()];
-        let tokens = |sql: &str| renamed_tokens(sql, &names, &known.schema_name, &table.name);
-        let sorted = |mut list: Vec<Vec<String>>| {
-            list.sort();
-            list
-        };
-        let now = sorted(actual.iter().map(|object| tokens(&object.sql)).collect());
-        let wanted = wanted_triggers(table, known.id, &self.situation.log);
-        let wanted = sorted(wanted.iter().map(|trigger| tokens(&trigger.sql)).collect());
-        let before = self.situation.before.as_ref().map(|before| triggers_of(&before.objects, known.id));
-        let stored = before.map(|objects| sorted(objects.iter().map(|object| tokens(&object.sql)).collect()));
+        let actual = self.now.get(&known.id).map_or(&[][..], Vec::as_slice);
+        let overtaken = self.is_overtaken(table, known.id);
         let on_it = actual.iter().all(|object| object.table.eq_ignore_ascii_case(&table.name));
-        let as_wanted = on_it && now == wanted;
+        let wanted = wanted_triggers(table, known.id, &self.situation.log);
+        let is_there = |trigger: &Trigger| actual.iter().any(|object| object.sql == trigger.sql);
+        if on_it && actual.len() == wanted.len() && wanted.iter().all(is_there) {
+            return Standing { as_wanted: true, untouched: true, overtaken };
+        }
+        let names = [table.name.clone(), known.schema_name.clone()];
+        let sorted = |all: &mut dyn Iterator<Item = &str>| {
+            let mut all: Vec<Vec<String>> =
+                all.map(|sql| renamed_tokens(sql, &names, &known.schema_name, &table.name)).collect();
+            all.sort();
+            all
+        };
+        let now = sorted(&mut actual.iter().map(|object| object.sql.as_str()));
+        let as_wanted = on_it && now == sorted(&mut wanted.iter().map(|trigger| trigger.sql.as_str()));
+        let stored = self.before.get(&known.id).map_or(&[][..], Vec::as_slice);
+        let as_stored = on_it && now == sorted(&mut stored.iter().map(|object| object.sql.as_str()));
         // SQLite itself rewrites the names of columns in them.
-        let rewritten = *change == Change::ColumnsRenamed && !actual.is_empty();
-        let untouched = on_it && (as_wanted || stored.is_some_and(|stored| stored == now) || rewritten);
-        Standing { as_wanted, untouched, overtaken: self.is_overtaken(table, known.id) }
+        let rewritten = on_it && *change == Change::ColumnsRenamed && actual.len() == wanted.len();
+        let untouched = as_wanted || as_stored && !now.is_empty() || rewritten;
+        Standing { as_wanted, untouched, overtaken }
     }
 
     /// Whether a trigger of the user's is younger than one of ours, and so fires first.

@@ -40,6 +40,14 @@ pub enum Error {
         /// Its log.
         table: String,
     },
+    /// Another engine's change log cannot be taken over.
+    #[error("table {table:?} of sqlite-cdc is used by {user}, which would fail without it: drop that first")]
+    ForeignLogInUse {
+        /// Its log.
+        table: String,
+        /// What uses it.
+        user: String,
+    },
     /// The log's name is of no use.
     #[error("log_table {name:?}: the log's name has to begin with \"__cdc_\" and be none of Twinlite's other tables")]
     LogName {
@@ -61,7 +69,9 @@ pub enum Error {
     #[error("images: full is not available in this version: set capture.images to key")]
     ImagesUnsupported,
     /// Nothing is captured in this database.
-    #[error("nothing is captured in this database: run `twinlite setup` first")]
+    #[error(
+        "nothing is captured in this database: run `twinlite setup` first, or the command at the source if this is a replica"
+    )]
     NotInstalled,
     /// A table was named that is not captured.
     #[error("table {name:?} is not captured here; `twinlite status` lists what is, and why not")]
@@ -112,6 +122,7 @@ impl Error {
             Self::NotWal { .. }
             | Self::ReadOnly { .. }
             | Self::ForeignLog { .. }
+            | Self::ForeignLogInUse { .. }
             | Self::NotInstalled
             | Self::Script { .. }
             | Self::ScriptRollsBack { .. }
@@ -129,7 +140,7 @@ impl Error {
             Self::Sqlite(error) => error.word(),
             Self::NotWal { .. } => "not_wal",
             Self::ReadOnly { .. } => "read_only",
-            Self::ForeignLog { .. } => "foreign_log",
+            Self::ForeignLog { .. } | Self::ForeignLogInUse { .. } => "foreign_log",
             Self::LogName { .. } | Self::OtherLog { .. } => "log_table",
             Self::ImagesUnsupported => "images",
             Self::NotInstalled => "not_installed",

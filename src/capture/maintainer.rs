@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::consumers::{self, Consumer};
 use super::{
     CaptureOptions, CheckpointVerdict, Error, Generation, Installed, LogState, PruneRequest, Pruned, Reconciled,
-    SkippedTable, checkpoint, ddl, drift, generation, install, prune, resync, teardown,
+    SkippedTable, checkpoint, ddl, drift, generation, install, prune, resync, take_over, teardown,
 };
 use crate::model::{Checkpoint, Clock, NodeId, Position};
 use crate::sqlite;
@@ -31,7 +31,9 @@ impl Maintainer {
     /// # Errors
     /// Why the file cannot be used.
     pub fn open(path: &Path, options: CaptureOptions, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        Ok(Self::new(sqlite::open(path, sqlite::Role::Maintainer, false)?, options, clock))
+        let connection = sqlite::open(path, sqlite::Role::Maintainer, false)?;
+        sqlite::store::check_format(&connection)?;
+        Ok(Self::new(connection, options, clock))
     }
 
     /// Keeps the log for this peer from `from` on. Writes nothing where the peer is known already.
@@ -67,6 +69,14 @@ impl Maintainer {
     /// How the database is captured.
     pub fn options(&self) -> &CaptureOptions {
         &self.options
+    }
+
+    /// [`super::take_over()`].
+    ///
+    /// # Errors
+    /// Its errors.
+    pub fn take_over(&mut self) -> Result<Vec<String>, Error> {
+        take_over::take_over(&mut self.connection)
     }
 
     /// [`super::install`].
@@ -126,10 +136,10 @@ impl Maintainer {
         generation::tables(&self.connection)
     }
 
-    /// The tables that are wanted and cannot be captured, as of the last look.
+    /// The tables that are wanted and cannot be captured, and why.
     ///
     /// # Errors
-    /// SQLite's.
+    /// [`Error::NotInstalled`], or SQLite's.
     pub fn skipped(&self) -> Result<Vec<SkippedTable>, Error> {
         Ok(drift::unchanged(&self.connection)?.skipped)
     }

@@ -37,6 +37,7 @@ mod prune;
 mod resync;
 mod situation;
 mod snapshot;
+mod take_over;
 mod teardown;
 mod trial;
 
@@ -62,4 +63,5 @@ pub use plan::{Plan, plan};
 pub use prune::{PruneRequest, Pruned, prune};
 pub use read_error::Error as ReadError;
 pub use resync::request_copy;
+pub use take_over::take_over;
 pub use teardown::teardown;

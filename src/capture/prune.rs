@@ -91,7 +91,12 @@ pub fn prune(connection: &mut Connection, request: &PruneRequest, clock: &dyn Cl
         if oldest >= plan.keep_from {
             break;
         }
-        chunk = if held > HOLD_AIM { chunk / 2 } else { chunk * 2 }.clamp(CHUNK_MIN, CHUNK_MAX);
+        chunk = match held {
+            held if held > HOLD_AIM => chunk / 2,
+            held if held * 2 < HOLD_AIM => chunk * 2,
+            _ => chunk,
+        }
+        .clamp(CHUNK_MIN, CHUNK_MAX);
     }
     pruned.more = oldest < plan.keep_from;
     pruned.oldest = oldest;

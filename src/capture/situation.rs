@@ -106,18 +106,6 @@ impl Situation {
         }
         Ok(trial.as_ref().expect("it was just made").refusal(table, &triggers)?)
     }
-
-    /// The triggers of a generation that stand, oldest first, wherever they stand.
-    pub fn standing(&self, id: TableId) -> Vec<&ObjectNote> {
-        triggers_of(&self.objects, id)
-    }
-}
-
-/// The triggers of a generation among objects.
-pub(super) fn triggers_of(objects: &[ObjectNote], id: TableId) -> Vec<&ObjectNote> {
-    let is_its =
-        |object: &&ObjectNote| object.kind == "trigger" && trigger_sql::table_of_trigger(&object.name) == Some(id);
-    objects.iter().filter(is_its).collect()
 }
 
 /// Every object of the schema that has SQL, oldest first: of two triggers the later one fires first.

@@ -1,4 +1,4 @@
-//! Removes everything of ours from a database.
+//! Removes everything of ours from a database, or what another engine left there.
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -27,6 +27,10 @@ pub fn teardown(connection: &mut Connection) -> Result<Vec<String>, Error> {
         let rows = statement.query_map([OURS], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
         rows.collect::<rusqlite::Result<Vec<_>>>()?
     };
+    // Another engine's log begins like ours, and its triggers need it.
+    if let Some(foreign) = change_log::foreign(&transaction)? {
+        found.retain(|(_, name)| *name != foreign);
+    }
     let is_log = |name: &str| log.as_deref().is_some_and(|log| log.eq_ignore_ascii_case(name));
     found.sort_by_key(|(kind, name)| {
         let order = ["trigger", "view", "index", "table"].iter().position(|known| *known == kind.as_str());

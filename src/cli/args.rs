@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::Usage;
 use crate::admin::SetupRequest;
 use crate::config::{Config, MigrateMode, NodeConfig};
+use crate::model::Selection;
 
 /// Live replication of SQLite databases, one way or both ways.
 #[derive(Debug, Parser)]
@@ -132,6 +133,14 @@ impl Target {
             (None, None) => Err(Usage("name the database: --db FILE or --config FILE".to_owned()).into()),
         }
     }
+}
+
+/// Which tables the globs of the command line mean.
+///
+/// # Errors
+/// [`Usage`], where one is none.
+pub fn selection(tables: &[String], skip_tables: &[String]) -> Result<Selection, Usage> {
+    Selection::new(tables, skip_tables).map_err(|error| Usage(format!("--tables, --skip-tables: {error}")))
 }
 
 /// What a database is called whose node nobody named.

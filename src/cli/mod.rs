@@ -5,6 +5,7 @@
 
 pub mod args;
 mod ddl;
+mod failure;
 pub mod output;
 mod progress;
 mod replicate;
@@ -21,9 +22,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use thiserror::Error;
 
-use crate::config::{self, LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 use crate::telemetry::logging;
 use args::{Cli, Command};
+use failure::{exit_code, message};
 
 /// How a command ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,51 +81,5 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Resync(args) => ddl::resync(&args).await,
         Command::Sample(args) => sample::run(&args),
         Command::Status(args) => status::run(&args, cli.output).await,
-    }
-}
-
-/// The chain of causes as one line; a cause that repeats what is before it is left out.
-fn message(error: &anyhow::Error) -> String {
-    let mut message = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if message.ends_with(&cause) {
-            continue;
-        }
-        if !message.is_empty() {
-            message.push_str(": ");
-        }
-        message.push_str(&cause);
-    }
-    message
-}
-
-fn exit_code(error: &anyhow::Error) -> u8 {
-    let is_usage = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<Usage>() || cause.is::<config::Error>() || cause.is::<logging::Error>()
-    };
-    if error.chain().any(is_usage) { 2 } else { 1 }
-}
-
-#[cfg(test)]
-mod tests {
-    use anyhow::Context;
-
-    use super::*;
-
-    #[test]
-    fn a_failure_is_one_line_and_says_everything_once() {
-        let error = anyhow::Error::from(std::io::Error::other("disk on fire"));
-        let error = error.context("write to /data/b.db").context("apply batch");
-        assert_eq!(message(&error), "apply batch: write to /data/b.db: disk on fire");
-        let repeated = anyhow::anyhow!("read: no such file").context("read: no such file");
-        assert_eq!(message(&repeated), "read: no such file");
-    }
-
-    #[test]
-    fn wrong_usage_and_configuration_have_their_own_exit_code() {
-        assert_eq!(exit_code(&Usage("no".into()).into()), 2);
-        let missing = args::config(std::path::Path::new("/does/not/exist.yaml")).context("run");
-        assert_eq!(exit_code(&missing.expect_err("missing")), 2);
-        assert_eq!(exit_code(&anyhow::anyhow!("else")), 1);
     }
 }

@@ -4,14 +4,17 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::time::timeout;
 
 use super::Outcome;
 use super::args::Replicate;
 use super::progress::Progress;
+use crate::admin::Owner;
 use crate::config::{Directions, LinkConfig, NodeConfig, Retention};
+use crate::model::Trouble;
 use crate::node::{Ended, Node, Surroundings};
+use crate::replicate::HALTED;
 use crate::replicate::verify::{self, TRIES_MAX, TRY_WAIT, Verdict};
 use crate::sqlite::{self, Role};
 use crate::telemetry::{Board, LinkState};
@@ -25,6 +28,7 @@ const REPLICA: &str = "replica";
 /// # Errors
 /// Whatever stands in the way, said once.
 pub async fn run(args: &Replicate) -> Result<Outcome> {
+    super::args::selection(&args.tables, &args.skip_tables)?;
     check_files(&args.source, &args.replica)?;
     let folder = tempfile::tempdir().context("make a private folder for the link's socket")?;
     let socket = format!("unix:{}", folder.path().join("link.sock").display());
@@ -58,8 +62,7 @@ async fn run_pair(args: &Replicate, socket: &str) -> Result<Watched> {
     let captured = pair.source.ended_because().is_none();
     let retention = Retention::default();
     let Pair { source, replica } = pair;
-    replica.stop().await;
-    source.stop().await;
+    tokio::join!(replica.stop(), source.stop());
     if captured && !matches!(outcome, Ok(Watched::Again(_))) {
         farewell(&args.source, &retention);
     }
@@ -81,7 +84,7 @@ impl Pair {
             }
             ended = self.source.ended() => Ok(ended_early(ended)),
             ended = self.replica.ended() => Ok(ended_early(ended)),
-            failed = refused_at_first_contact(&self.replica.board, args.once) => failed.map(Watched::Outcome),
+            trouble = refused_at_first_contact(&self.replica.board, args.once) => Err(given_up(trouble, args)),
             () = caught_up(&self.replica.board), if args.once => Ok(Watched::Outcome(Outcome::Done)),
         };
         progress.finish().await;
@@ -140,7 +143,7 @@ fn applied_seq(replica: &rusqlite::Connection) -> Result<i64> {
 }
 
 /// Ends when the link has halted and will not go on by itself: at the first contact, or at any time with `--once`.
-async fn refused_at_first_contact(board: &Board, once: bool) -> Result<Outcome> {
+async fn refused_at_first_contact(board: &Board, once: bool) -> Trouble {
     let mut changed = board.subscribe();
     loop {
         let report = board.report();
@@ -149,11 +152,27 @@ async fn refused_at_first_contact(board: &Board, once: bool) -> Result<Outcome> 
             && (once || link.position.is_none())
             && let Some(error) = &link.last_error
         {
-            bail!("{}; {}", error.message, error.hint);
+            return error.clone();
         }
         if changed.changed().await.is_err() {
             return std::future::pending().await;
         }
+    }
+}
+
+/// The trouble as the command's failure, with what to do here, where there is no configuration.
+fn given_up(trouble: Trouble, args: &Replicate) -> anyhow::Error {
+    let Trouble { code, message, hint } = trouble;
+    match code.as_str() {
+        "divergence" | "peer_changed" => {
+            let replica = args.replica.display();
+            anyhow!(
+                "{message}; the source was restored, recreated or torn down since: remove {replica} ({replica}-wal and \
+                 {replica}-shm too) and run this again, which copies everything anew"
+            )
+        }
+        _ if hint.is_empty() || hint == HALTED => anyhow!(message),
+        _ => anyhow!("{message}; {hint}"),
     }
 }
 
@@ -206,6 +225,18 @@ fn check_files(source: &Path, destination: &Path) -> Result<()> {
     let folder = destination.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder {
         anyhow::ensure!(folder.is_dir(), "{}: no such folder; make it first", folder.display());
+    }
+    // Whatever can be seen to be wrong with the destination is said before anything is put into the source.
+    drop(sqlite::open(source, Role::Reader, false)?);
+    if destination.exists() {
+        drop(sqlite::open(destination, Role::Reader, false)?);
+        drop(Owner::acquire(destination)?);
+    } else if let Ok(target) = destination.read_link() {
+        bail!(
+            "{}: a symbolic link to {}, which is not there; name the file itself",
+            destination.display(),
+            target.display()
+        );
     }
     Ok(())
 }

@@ -1,14 +1,14 @@
 //! `twinlite setup`, `plan` and `teardown`: what capture puts into a database, and takes out again.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::Outcome;
 use super::args::{Setup, Teardown};
 use super::output;
 use super::target::{Target, owner_or_here, targets};
 use crate::admin::Request;
-use crate::capture::{self, CaptureOptions, Images, Maintainer};
-use crate::model::Selection;
+use crate::capture::{self, CaptureOptions, Images};
+use crate::node::{installed_lines, torn_down};
 use crate::sqlite::{self, Role};
 
 /// Installs the capture.
@@ -18,10 +18,11 @@ use crate::sqlite::{self, Role};
 pub async fn setup(args: &Setup) -> Result<Outcome> {
     for target in wanted(args)? {
         let request = Request::Setup(args.request());
-        owner_or_here(&target, request, |maintainer| {
-            let installed = maintainer.install()?;
-            let skipped = installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason));
-            Ok(installed.did.iter().cloned().chain(skipped).collect())
+        let take_over = args.take_over;
+        owner_or_here(&target, request, move |maintainer| {
+            let taken = if take_over { maintainer.take_over()? } else { Vec::new() };
+            let installed = installed_lines(&maintainer.install()?);
+            Ok(taken.into_iter().chain(installed).collect())
         })
         .await?;
     }
@@ -35,7 +36,8 @@ pub async fn setup(args: &Setup) -> Result<Outcome> {
 pub fn plan(args: &Setup) -> Result<Outcome> {
     for target in wanted(args)? {
         let connection = sqlite::open(&target.database, Role::Reader, false)?;
-        let plan = capture::plan(&connection, &target.options)?;
+        let plan =
+            capture::plan(&connection, &target.options).with_context(|| target.database.display().to_string())?;
         let mut lines: Vec<String> =
             plan.statements.iter().map(|sql| format!("{};", sql.trim_end().trim_end_matches(';'))).collect();
         if lines.is_empty() {
@@ -53,7 +55,7 @@ pub fn plan(args: &Setup) -> Result<Outcome> {
 /// The database cannot be written.
 pub async fn teardown(args: &Teardown) -> Result<Outcome> {
     for target in targets(&args.target)? {
-        owner_or_here(&target, Request::Teardown, |maintainer: &mut Maintainer| Ok(maintainer.teardown()?)).await?;
+        owner_or_here(&target, Request::Teardown, torn_down).await?;
     }
     Ok(Outcome::Done)
 }
@@ -64,7 +66,7 @@ fn wanted(args: &Setup) -> Result<Vec<Target>> {
     for target in &mut targets {
         let CaptureOptions { selection, images, log_table, .. } = &mut target.options;
         if !args.tables.is_empty() || !args.skip_tables.is_empty() {
-            *selection = Selection::new(&args.tables, &args.skip_tables)?;
+            *selection = super::args::selection(&args.tables, &args.skip_tables)?;
         }
         match args.images.as_deref() {
             Some("full") => *images = Images::Full,

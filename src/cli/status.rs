@@ -66,7 +66,7 @@ async fn report(node: &NodeConfig) -> anyhow::Result<StatusReport> {
 /// A file that is not there or is no database, or of a newer format.
 pub fn offline(node: &NodeConfig) -> anyhow::Result<StatusReport> {
     let connection = sqlite::open(&node.database, Role::Reader, false)?;
-    store::check_format(&connection)?;
+    store::check_format(&connection).with_context(|| node.database.display().to_string())?;
     let mut report = StatusReport {
         format: FORMAT,
         node: NodeReport {

@@ -42,7 +42,8 @@ pub fn targets(args: &args::Target) -> Result<Vec<Target>> {
 
 fn stored_options(database: &Path) -> Result<CaptureOptions> {
     let connection = sqlite::open(database, Role::Reader, false)?;
-    Ok(CaptureOptions::stored(&connection)?.unwrap_or_default())
+    let stored = CaptureOptions::stored(&connection).with_context(|| database.display().to_string())?;
+    Ok(stored.unwrap_or_default())
 }
 
 /// Asks the process that owns the database to do it; without one, does it here.
@@ -55,7 +56,11 @@ pub async fn owner_or_here(
     here: impl FnOnce(&mut Maintainer) -> Result<Vec<String>> + Send + 'static,
 ) -> Result<()> {
     if let Some(response) = admin::ask(&target.database, &request).await? {
-        anyhow::ensure!(response.ok, "{}", response.lines.join("\n"));
+        let failure = || format!("{}: {}", target.database.display(), response.lines.join("; "));
+        if response.usage {
+            return Err(Usage(failure()).into());
+        }
+        anyhow::ensure!(response.ok, failure());
         return output::print(&response.lines.join("\n"));
     }
     let (database, options) = (target.database.clone(), target.options.clone());
@@ -63,6 +68,7 @@ pub async fn owner_or_here(
         let mut maintainer = Maintainer::open(&database, options, std::sync::Arc::new(SystemClock))?;
         here(&mut maintainer)
     };
-    let lines = tokio::task::spawn_blocking(work).await.context("the command's thread ended")??;
+    let place = || target.database.display().to_string();
+    let lines = tokio::task::spawn_blocking(work).await.context("the command's thread ended")?.with_context(place)?;
     output::print(&lines.join("\n"))
 }

@@ -44,30 +44,47 @@ impl Aside {
 
     /// Puts back what the peer does not make anew itself; returns what could not be.
     pub(super) fn put_back(self, conn: &Connection, theirs: &[SchemaObject]) -> Result<Vec<String>, Error> {
-        let mut lost = Vec::new();
         let mine = self.objects.into_iter().filter(|(object, _)| !theirs.iter().any(|other| is_same(object, other)));
-        for (object, worked) in mine {
-            let SchemaObject { kind, name, table, sql } = &object;
-            let mut why = conn.execute_batch(sql).err().map(|error| error.to_string());
-            if why.is_none() && worked {
-                why = why_broken(conn, &object)?;
-                if why.is_some() {
-                    drop_object(conn, &object)?;
-                }
-            }
-            lost.extend(why.map(|why| {
-                format!("{} \"{name}\" on \"{table}\" could not survive a change of the source's ({why})", kind.sql())
-            }));
+        let (views, triggers): (Vec<_>, Vec<_>) = mine.partition(|(object, _)| object.kind == ObjectKind::View);
+        let mut lost = put_back_together(conn, &views)?;
+        // One that is broken breaks every other on its table, so each is judged before the next one comes.
+        for trigger in triggers {
+            lost.extend(put_back_together(conn, &[trigger])?);
         }
         Ok(lost)
     }
 }
 
-/// Views and triggers in the order in which they were made, views first.
+/// Makes objects that may name each other, then drops those that worked before and do not now.
+fn put_back_together(conn: &Connection, objects: &[(SchemaObject, bool)]) -> Result<Vec<String>, Error> {
+    let mut why = Vec::new();
+    for (object, _) in objects {
+        why.push(conn.execute_batch(&object.sql).err().map(|error| error.to_string()));
+    }
+    for ((object, worked), why) in objects.iter().zip(&mut why) {
+        if why.is_none() && *worked {
+            *why = why_broken(conn, object)?;
+        }
+    }
+    let mut lost = Vec::new();
+    for ((object, _), why) in objects.iter().zip(why) {
+        let Some(why) = why else { continue };
+        drop_object(conn, object)?;
+        let SchemaObject { kind, name, table, .. } = object;
+        lost.push(format!(
+            "{} \"{name}\" on \"{table}\" could not survive a change of the source's ({why})",
+            kind.sql()
+        ));
+    }
+    Ok(lost)
+}
+
+/// Views, triggers on views, triggers on tables (which may fire those): each in the order in which they were made.
 fn in_order(conn: &Connection) -> Result<Vec<SchemaObject>, Error> {
     let mut statement = conn.prepare_cached(
-        "SELECT type, name, tbl_name, sql FROM main.sqlite_schema
-         WHERE type IN ('view', 'trigger') AND substr(name, 1, 6) <> ?1 COLLATE NOCASE ORDER BY type DESC, rowid",
+        "SELECT type, name, tbl_name, sql FROM main.sqlite_schema AS object
+         WHERE type IN ('view', 'trigger') AND substr(name, 1, 6) <> ?1 COLLATE NOCASE
+         ORDER BY type DESC, tbl_name COLLATE NOCASE IN (SELECT name FROM main.sqlite_schema WHERE type = 'table'), rowid",
     )?;
     let rows = statement.query_map([OURS], |row| {
         let is_view = row.get::<_, String>(0)? == "view";

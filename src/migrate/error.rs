@@ -5,29 +5,32 @@ use thiserror::Error;
 use crate::model::Fault;
 use crate::sqlite;
 
+/// A change of a peer's that is not made here.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "table \"{table}\": {why} (column {columns}); the source has `{source_ddl}`, the replica has `{replica_ddl}`; make the \
+     same change at the replica, undo it at the source, or set migrate_mode: forced"
+)]
+pub struct RefusedChange {
+    /// The table.
+    pub table: String,
+    /// The columns concerned, with commas; `*` where it is the table as a whole.
+    pub columns: String,
+    /// What changed.
+    pub why: String,
+    /// The definition there.
+    pub source_ddl: String,
+    /// The definition here.
+    pub replica_ddl: String,
+}
+
 /// Why a peer's catalog could not be applied. Whatever it is, the caller rolls its transaction back.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A change that `migrate_mode: safe` does not make.
-    #[error(
-        "table \"{table}\": {why} (column {columns}); the source has `{source_ddl}`, the replica has `{replica_ddl}`; \
-         {way_out}"
-    )]
-    Refused {
-        /// The table.
-        table: String,
-        /// The columns concerned, with commas; all of them where it is the table as a whole.
-        columns: String,
-        /// What changed.
-        why: String,
-        /// The definition there.
-        source_ddl: String,
-        /// The definition here.
-        replica_ddl: String,
-        /// What the operator can do.
-        way_out: String,
-    },
+    #[error("{0}")]
+    Refused(Box<RefusedChange>),
     /// The name is taken by a table that did not come from this peer.
     #[error(
         "the replica holds a table \"{table}\" of its own, with rows or another shape; rename or drop it there, or leave \
@@ -100,7 +103,7 @@ impl Error {
     /// What this failure asks of the caller. Exhaustive on purpose: a new variant must choose.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Refused { .. }
+            Self::Refused(_)
             | Self::Occupied { .. }
             | Self::ExtraUnique { .. }
             | Self::Denied { .. }
@@ -114,7 +117,7 @@ impl Error {
     /// A short stable word for `status`.
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Refused { .. } => "migration_refused",
+            Self::Refused(_) => "migration_refused",
             Self::Occupied { .. } => "table_occupied",
             Self::ExtraUnique { .. } => "extra_unique_index",
             Self::Denied { .. } => "ddl_denied",

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::aside::Aside;
 use super::error::about;
-use super::pair::Pairs;
+use super::pair::{Here, Pairs};
 use super::plan::{Step, TablePlan, Work};
 use super::rebuild::{self, is_misfit};
 use super::said::Said;
@@ -23,6 +23,10 @@ pub(super) struct Execution<'a> {
     pub(super) conn: &'a Connection,
     pub(super) rules: &'a Rules<'a>,
     pub(super) said: &'a Said,
+    /// The tables as they were at [`Self::seen_at`].
+    pub(super) here: &'a Here,
+    /// `PRAGMA schema_version` of [`Self::here`].
+    pub(super) seen_at: i64,
     pub(super) aside: Aside,
     /// What could not survive, what stays.
     pub(super) notes: Vec<String>,
@@ -82,6 +86,13 @@ impl Execution<'_> {
     }
 
     fn local(&self, one: &Wanted) -> Result<TableSchema, Error> {
+        // Mostly nothing changes, and a catalog may have thousands of tables.
+        let seen = self.here.get(&one.def.name.to_ascii_lowercase());
+        if let Some(local) =
+            seen.filter(|_| matches!(catalog::schema_version(self.conn), Ok(now) if now == self.seen_at))
+        {
+            return Ok(local.schema.clone());
+        }
         Ok(catalog::table(self.conn, &one.def.name)?.expect("what is wanted was just made"))
     }
 
@@ -101,9 +112,18 @@ impl Execution<'_> {
         last.iter().try_for_each(|(from, to)| self.rename_table(from, to))
     }
 
+    /// What refers to the table follows it, as at the source; where something unrelated is so broken that SQLite refuses
+    /// that, the table alone is renamed.
     fn rename_table(&self, from: &str, to: &str) -> Result<(), Error> {
         let sql = format!("ALTER TABLE main.{} RENAME TO {}", ident(from), ident(to));
-        self.conn.execute_batch(&sql).map_err(about(from))
+        let done = self.attempt(|| {
+            self.conn.execute_batch(&sql)?;
+            Ok(true)
+        })?;
+        if done {
+            return Ok(());
+        }
+        rebuild::under_legacy_rules(self.conn, &sql).map_err(about(from))
     }
 
     fn table(&mut self, one: &Wanted, plan: &TablePlan) -> Result<Change, Error> {
@@ -157,7 +177,7 @@ impl Execution<'_> {
                 };
                 self.conn.execute(&format!("ALTER TABLE main.{table} {what}"), [])?;
             }
-            Ok(self.is_as_wanted(one, plan)?)
+            self.is_as_wanted(one, plan)
         })
     }
 

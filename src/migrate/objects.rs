@@ -74,14 +74,25 @@ impl Objects<'_> {
         if missing.is_empty() {
             return Ok(Vec::new());
         }
-        let mut notes = Vec::new();
         self.check(&missing)?;
-        for object in &missing {
-            if let Some(why) = self.create(object)? {
-                notes.push(format!("{} \"{}\" does not work here ({why})", object.kind.sql(), object.name));
-            }
+        let (views, triggers): (Vec<_>, Vec<_>) =
+            missing.into_iter().partition(|object| object.kind == ObjectKind::View);
+        let mut broken = Vec::new();
+        for view in &views {
+            broken.push(self.conn.execute(&view.sql, []).err().map(|error| error.to_string()));
         }
-        Ok(notes)
+        for (view, why) in views.iter().zip(&mut broken) {
+            // One that does not work, for want of a table that is not here, is kept as the source has it.
+            *why = why.take().map_or_else(|| why_broken(self.conn, view), |why| Ok(Some(why)))?;
+        }
+        for trigger in &triggers {
+            broken.push(self.create_trigger(trigger)?);
+        }
+        let told = views.iter().chain(&triggers).zip(broken);
+        let note = |(object, why): (&SchemaObject, Option<String>)| {
+            why.map(|why| format!("{} \"{}\" does not work here ({why})", object.kind.sql(), object.name))
+        };
+        Ok(told.filter_map(note).collect())
     }
 
     /// Tries them in a scratch database, and compiles their bodies there, under the authorizer.
@@ -123,18 +134,15 @@ impl Objects<'_> {
         }
     }
 
-    /// Makes one in the real database; returns why it does not work there. A view that does not is kept, as the source
-    /// has it; a trigger that does not would fail every write of whoever takes this database over, and is left out.
-    fn create(&self, object: &SchemaObject) -> Result<Option<String>, Error> {
+    /// Makes a trigger in the real database; returns why it does not work there. It is left out then, for it would fail
+    /// every write of whoever takes this database over.
+    fn create_trigger(&self, trigger: &SchemaObject) -> Result<Option<String>, Error> {
         self.conn.execute_batch("SAVEPOINT __cdc_object")?;
-        let why = match self.conn.execute(&object.sql, []) {
+        let why = match self.conn.execute(&trigger.sql, []) {
             Err(error) => Some(error.to_string()),
-            Ok(_) => why_broken(self.conn, object)?,
+            Ok(_) => why_broken(self.conn, trigger)?,
         };
-        let undo = match object.kind {
-            ObjectKind::Trigger if why.is_some() => "ROLLBACK TO __cdc_object; ",
-            ObjectKind::View | ObjectKind::Trigger | ObjectKind::Index => "",
-        };
+        let undo = if why.is_some() { "ROLLBACK TO __cdc_object; " } else { "" };
         self.conn.execute_batch(&format!("{undo}RELEASE __cdc_object"))?;
         Ok(why)
     }

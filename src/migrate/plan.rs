@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::pair::{Here, Local, Pair, Pairs};
 use super::said::Said;
 use super::shape::{ColumnShape, Difference, Renames, Shape};
-use super::{Error, Mode, Rules, Wanted};
+use super::{Error, Mode, RefusedChange, Rules, Wanted};
 use crate::model::{Generated, IndexOrigin};
 use crate::sqlite::ddl;
 
@@ -60,6 +60,10 @@ pub(super) struct TablePlan {
     pub(super) copy: bool,
     /// Columns that only this end has, in upper case.
     pub(super) kept: Vec<String>,
+    /// Those of them that the peer had once, and dropped while the mode was `safe`.
+    pub(super) left: Vec<String>,
+    /// What a person should know of it.
+    pub(super) notes: Vec<String>,
 }
 
 impl TablePlan {
@@ -86,7 +90,7 @@ pub(super) fn plan(
 ) -> Result<Vec<TablePlan>, Error> {
     let mut tables = HashMap::new();
     for (one, pair) in wanted.iter().zip(&pairs.pairs) {
-        if let Some(from) = &pair.from {
+        if let Some(from) = pair.from.as_ref().filter(|from| !from.eq_ignore_ascii_case(&one.def.name)) {
             tables.insert(from.to_ascii_uppercase(), one.def.name.clone());
         }
     }
@@ -100,6 +104,8 @@ pub(super) fn plan(
                 rebuild: Rebuild::default(),
                 copy: pair.ask,
                 kept: Vec::new(),
+                left: Vec::new(),
+                notes: Vec::new(),
             },
             Some(local) => Planner::new(one, local, said, rules, &tables).plan(pair)?,
         });
@@ -152,14 +158,24 @@ impl<'a> Planner<'a> {
             }
         };
         let rebuild = self.rebuild(&kept);
-        Ok(TablePlan { pair: pair.clone(), work, rebuild, copy: copy || pair.ask, kept })
+        let table = &self.local.schema.name;
+        let stays = |id: &String| format!("column \"{}\" of table \"{table}\" is only here and stays", self.named(id));
+        let notes = kept.iter().map(stays).collect();
+        let left = kept.iter().filter(|id| self.was_theirs(id)).cloned().collect();
+        Ok(TablePlan { pair: pair.clone(), work, rebuild, copy: copy || pair.ask, kept, left, notes })
     }
 
     /// Whether the peer never had this column, and rows of the peer's can do without it.
     fn is_ours(&self, id: &str) -> bool {
-        let never = self.before.as_ref().is_some_and(|before| before.column(id).is_none());
+        let never = self.before.is_some() && !self.was_theirs(id);
         let column = self.here.column(id).expect("a column from here");
         never && (column.not_null.is_none() || column.has_default) && !self.is_unique(id)
+    }
+
+    /// Whether the peer had this column when it last spoke, or earlier and it was left here.
+    fn was_theirs(&self, id: &str) -> bool {
+        self.before.as_ref().is_some_and(|before| before.column(id).is_some())
+            || self.said.left.contains(&(self.local.schema.name.to_ascii_lowercase(), id.to_owned()))
     }
 
     fn is_unique(&self, id: &str) -> bool {
@@ -347,15 +363,13 @@ impl<'a> Planner<'a> {
     }
 
     fn refused(&self, columns: String, why: &str) -> Error {
-        Error::Refused {
+        Error::Refused(Box::new(RefusedChange {
             table: self.wanted.def.name.clone(),
             columns,
             why: why.to_owned(),
             source_ddl: self.wanted.def.ddl.clone(),
             replica_ddl: self.local.schema.ddl.clone(),
-            way_out: "make the same change at the replica, undo it at the source, or set migrate_mode: forced"
-                .to_owned(),
-        }
+        }))
     }
 
     fn rebuild(&self, kept: &[String]) -> Rebuild {

@@ -69,13 +69,8 @@ impl Task<'_> {
     }
 
     fn rename_away(&self, name: &str) -> Result<(), Error> {
-        const LEGACY: DbConfig = DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE;
-        // Otherwise what refers to the table would follow it to its other name.
-        let before = self.conn.db_config(LEGACY)?;
-        self.conn.set_db_config(LEGACY, true)?;
-        let done = self.conn.execute_batch(&format!("ALTER TABLE main.{} RENAME TO {OLD}", ident(name)));
-        self.conn.set_db_config(LEGACY, before)?;
-        done.map_err(about(name))
+        let sql = format!("ALTER TABLE main.{} RENAME TO {OLD}", ident(name));
+        under_legacy_rules(self.conn, &sql).map_err(about(name))
     }
 
     /// The CREATE INDEXes to run: the peer's in its words where the table had one of that name (unique ones in any
@@ -153,6 +148,16 @@ impl Task<'_> {
         }
         Ok(())
     }
+}
+
+/// Runs an ALTER TABLE … RENAME that leaves alone whatever refers to the table.
+pub(super) fn under_legacy_rules(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+    const LEGACY: DbConfig = DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE;
+    let before = conn.db_config(LEGACY)?;
+    conn.set_db_config(LEGACY, true)?;
+    let done = conn.execute_batch(sql);
+    conn.set_db_config(LEGACY, before)?;
+    done
 }
 
 /// Whether a row, or an index on them, is refused for what the rows are; anything else is a failure.

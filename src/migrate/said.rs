@@ -12,6 +12,9 @@ use crate::model::{NodeId, ObjectKind, SchemaKinds, SchemaObject};
 /// The kind under which an index is kept that waits for the end of its table's copy.
 pub(super) const DEFERRED: &str = "deferred";
 
+/// The kind under which a column is kept that the peer dropped and that `safe` left here.
+const LEFT: &str = "left";
+
 /// What one peer said in its last catalog that was applied here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {
@@ -21,6 +24,8 @@ pub(super) struct Said {
     pub(super) indexes: HashMap<String, String>,
     /// Names in lower case of indexes that wait for a copy.
     pub(super) deferred: HashSet<String>,
+    /// Columns that the peer dropped and that were left here: table in lower case, column in upper case.
+    pub(super) left: HashSet<(String, String)>,
     /// Views and triggers.
     pub(super) objects: Vec<SchemaObject>,
 }
@@ -40,6 +45,7 @@ impl Said {
             match kind.as_str() {
                 "table" => drop(said.tables.insert(lower, sql)),
                 "index" => drop(said.indexes.insert(lower, sql)),
+                LEFT => drop(said.left.insert((table.to_ascii_lowercase(), sql))),
                 "view" => said.objects.push(object(ObjectKind::View)),
                 "trigger" => said.objects.push(object(ObjectKind::Trigger)),
                 _ => {
@@ -71,13 +77,21 @@ pub(super) fn carries(kinds: SchemaKinds, kind: ObjectKind) -> bool {
     }
 }
 
-/// Keeps what the peer says now, in place of what it said before. `deferred` has names of indexes in lower case.
+/// What is kept besides the peer's words.
+pub(super) struct Beside {
+    /// Names in lower case of indexes that wait for a copy.
+    pub(super) deferred: HashSet<String>,
+    /// Columns that were left here: table, column in upper case.
+    pub(super) left: Vec<(String, String)>,
+}
+
+/// Keeps what the peer says now, in place of what it said before.
 pub(super) fn store(
     conn: &Connection,
     peer: NodeId,
     catalog: &Catalog,
     rules: &Rules<'_>,
-    deferred: &HashSet<String>,
+    beside: &Beside,
 ) -> Result<(), Error> {
     conn.prepare_cached("DELETE FROM main.__cdc_received WHERE peer = ?1")?.execute([peer.0])?;
     let mut insert = conn.prepare_cached(
@@ -86,10 +100,13 @@ pub(super) fn store(
     for table in &catalog.tables {
         insert.execute((peer.0, "table", &table.name, &table.name, &table.ddl))?;
         for index in &table.indexes {
-            let waits = deferred.contains(&index.name.to_ascii_lowercase());
+            let waits = beside.deferred.contains(&index.name.to_ascii_lowercase());
             let kind = if waits { DEFERRED } else { "index" };
             insert.execute((peer.0, kind, &index.name, &table.name, &index.sql))?;
         }
+    }
+    for (table, column) in &beside.left {
+        insert.execute((peer.0, LEFT, format!("{table}.{column}"), table, column))?;
     }
     for object in catalog.objects.iter().filter(|object| carries(rules.kinds, object.kind)) {
         insert.execute((peer.0, object.kind.sql(), &object.name, &object.table, &object.sql))?;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::{Ended, Parts};
 use crate::admin::{Request, Response, SetupRequest, serve_control};
-use crate::capture::{Maintainer, Reconciled};
+use crate::capture::{self, CaptureOptions, Installed, Maintainer, Reconciled};
+use crate::model::Fault;
+use crate::sqlite;
 
 /// Answers requests on the owner's socket until the node stops.
 pub(super) async fn serve(socket: PathBuf, parts: Parts) {
@@ -26,9 +28,12 @@ async fn answer(parts: &Parts, request: Request) -> Response {
         Request::Setup(wanted) if wanted != SetupRequest::default() => Response::failed(vec![
             "the process that owns this database sets what is captured: change its config, or stop it first".to_owned(),
         ]),
-        Request::Setup(_) => with_maintainer(parts, |maintainer| Ok(maintainer.install()?.did)).await,
+        Request::Setup(_) => with_maintainer(parts, |maintainer| Ok(installed_lines(&maintainer.install()?))).await,
         Request::Teardown => {
-            let response = with_maintainer(parts, |maintainer| Ok(maintainer.teardown()?)).await;
+            let response = match &parts.feed {
+                Some(_) => with_maintainer(parts, torn_down).await,
+                None => tear_down_replica(parts).await,
+            };
             if response.ok {
                 parts.ended.end(Ended::TornDown);
             }
@@ -56,14 +61,55 @@ async fn with_maintainer(
     };
     match feed.maintainer().call(work).await {
         Ok(Ok(lines)) => Response::done(lines),
-        Ok(Err(error)) => Response::failed(vec![format!("{error:#}")]),
+        Ok(Err(error)) => {
+            let capture = error.chain().find_map(|cause| cause.downcast_ref::<capture::Error>());
+            let usage = capture.is_some_and(|error| error.fault() == Fault::Usage);
+            Response { usage, ..Response::failed(vec![said(&error)]) }
+        }
         Err(error) => Response::failed(vec![error.to_string()]),
     }
 }
 
+/// A node that only receives has no maintainer; its applier ends with the node.
+async fn tear_down_replica(parts: &Parts) -> Response {
+    let (database, clock) = (parts.config.database.clone(), Arc::clone(&parts.clock));
+    let work = move || torn_down(&mut Maintainer::open(&database, CaptureOptions::default(), clock)?);
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(lines)) => Response::done(lines),
+        Ok(Err(error)) => Response::failed(vec![said(&error)]),
+        Err(error) => Response::failed(vec![error.to_string()]),
+    }
+}
+
+fn said(error: &anyhow::Error) -> String {
+    let said = sqlite::said(error.as_ref());
+    sqlite::advice(error.as_ref()).map_or_else(|| said.clone(), |advice| format!("{said}; {advice}"))
+}
+
+/// Removes everything of ours, and says so for a person.
+///
+/// # Errors
+/// The database cannot be written.
+pub fn torn_down(maintainer: &mut Maintainer) -> anyhow::Result<Vec<String>> {
+    let removed = maintainer.teardown()?;
+    if removed.is_empty() {
+        return Ok(vec!["nothing of Twinlite's is in this database".to_owned()]);
+    }
+    let removed = removed.into_iter().map(|object| format!("removed {object}"));
+    Ok(removed.chain(["the journal mode stays WAL".to_owned()]).collect())
+}
+
+/// What an installation did, for a person.
+pub fn installed_lines(installed: &Installed) -> Vec<String> {
+    let skipped = installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason));
+    let nothing = installed.did.is_empty().then(|| "nothing to do: the capture is in place".to_owned());
+    installed.did.iter().cloned().chain(nothing).chain(skipped).collect()
+}
+
 /// What a schema change meant, for a person.
 pub fn reconciled_lines(reconciled: &Reconciled) -> Vec<String> {
-    let mut lines = reconciled.notes.clone();
+    let mut lines = vec!["done".to_owned()];
+    lines.extend(reconciled.notes.iter().cloned());
     let copied = reconciled.copied_again.iter();
     lines.extend(copied.map(|(_, table)| format!("{table}: will be copied again, by digest")));
     let skipped = reconciled.skipped.iter();

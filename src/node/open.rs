@@ -116,6 +116,7 @@ pub fn link_settings(config: &NodeConfig, link: &LinkConfig, our_id: NodeId) -> 
     LinkSettings {
         our_name: config.name.clone(),
         our_id,
+        database: config.database.display().to_string(),
         peer_name: link.name.clone(),
         shape: WindowShape {
             selection: Arc::new(link.selection()),

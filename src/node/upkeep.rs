@@ -18,10 +18,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// log would grow by some 30 MiB otherwise.
 const PRUNE_BUSY_AT_ENTRIES: i64 = 500_000;
 
-/// The part of its retention at which the log is pruned even while the application is busy: the triggers stop an eighth
-/// past the retention, and an application that never pauses must not get there.
-const PRUNE_BUSY_AT_PART: u64 = 2;
-
 /// Starts the tasks.
 pub(super) fn start(
     parts: &Parts,
@@ -120,8 +116,9 @@ async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), 
         feed.acknowledged().borrow().iter().map(|(consumer, seq)| (consumer.clone(), *seq)).collect();
     let done = acknowledged.iter().map(|(_, seq)| *seq).min().unwrap_or(0) - state.oldest;
     let retention = parts.config.capture.retention;
-    let large =
-        state.rows > retention.rows / PRUNE_BUSY_AT_PART || state.bytes > retention.size_bytes / PRUNE_BUSY_AT_PART;
+    // Half full is large: past its bound the triggers stop, and nobody but us would notice.
+    let entries = u64::try_from(state.head.position.seq - state.oldest).unwrap_or(0);
+    let large = entries > retention.rows / 2 || state.bytes > retention.size_bytes / 2;
     if !(quiet || large || done > PRUNE_BUSY_AT_ENTRIES) {
         return Ok(());
     }

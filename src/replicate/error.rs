@@ -78,15 +78,10 @@ impl Error {
         if let Self::Peer(trouble) | Self::Mismatch(trouble) = self {
             return trouble.clone();
         }
-        let mut message = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !message.ends_with(&text) {
-                message = format!("{message}: {text}");
-            }
-            cause = error.source();
+        if let Self::Link(error) = self {
+            return Trouble { hint: self.hint().to_owned(), ..error.trouble() };
         }
+        let message = sqlite::said(self);
         Trouble { code: self.code().to_owned(), message, hint: self.hint().to_owned() }
     }
 
@@ -111,11 +106,14 @@ impl Error {
             ("disk_full", _) => "make room on that disk; the link goes on by itself",
             ("busy", _) => "another process holds the write lock for long; the link goes on when it ends",
             (_, Fault::Retry) => "the link tries again by itself",
-            (_, Fault::Halt | Fault::Usage) => "act on the message; the link then goes on by itself within seconds",
+            (_, Fault::Halt | Fault::Usage) => sqlite::advice(self).unwrap_or(HALTED),
             (_, Fault::CopyAgain) => "the tables are copied again by themselves",
         }
     }
 }
+
+/// What to do where the message says it.
+pub const HALTED: &str = "act on the message; the link then goes on by itself within seconds";
 
 /// Troubles of a peer that pass by themselves.
 const PASSING: [&str; 8] =

@@ -18,10 +18,11 @@ pub mod backoff;
 pub mod copies;
 mod error;
 pub mod feed;
+mod halves;
 pub mod receiver;
 pub mod runner;
 pub mod sender;
 pub mod session;
 pub mod verify;
 
-pub use error::Error;
+pub use error::{Error, HALTED};

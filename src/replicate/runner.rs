@@ -74,7 +74,8 @@ impl<S: ChangeSource> Runner<S> {
                 backoff.reset();
                 continue;
             };
-            if next.is_none() {
+            // What ends while this end is stopping too was stopped.
+            if next.is_none() && !self.stop.is_cancelled() {
                 self.pause(&error, &mut backoff, &mut last).await;
             }
         }
@@ -103,6 +104,9 @@ impl<S: ChangeSource> Runner<S> {
         let stop = self.stop.child_token();
         let peer = connection.peer.clone();
         tracing::info!(link = self.end.settings.peer_name, peer, "connected");
+        if matches!(self.meeting, Meeting::Await(_)) {
+            self.end.statuses().for_each(|status| status.peer(&peer));
+        }
         let session = self.end.run(connection, greeting, &stop);
         tokio::pin!(session);
         let Meeting::Await(waiting) = &mut self.meeting else { return (session.await, None) };
@@ -117,7 +121,7 @@ impl<S: ChangeSource> Runner<S> {
 
     /// Says what is wrong, once, and waits as it asks.
     async fn pause(&self, error: &Error, backoff: &mut Backoff, last: &mut Option<Trouble>) {
-        let trouble = error.trouble();
+        let trouble = self.end.trouble(error);
         let link = self.end.settings.peer_name.as_str();
         let halted = matches!(error.fault(), Fault::Halt | Fault::Usage);
         if last.as_ref() != Some(&trouble) {

@@ -6,9 +6,9 @@
 //! * What comes from the peer is taken in before each window and while waiting, never while holding anything.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
@@ -113,9 +113,6 @@ pub struct SenderState {
     pub copied: bool,
 }
 
-/// The shared view of a sender's state.
-pub type SharedState = Arc<Mutex<SenderState>>;
-
 struct InFlight {
     number: u64,
     bytes: u64,
@@ -134,7 +131,7 @@ pub struct Sender<S: ChangeSource> {
     number: u64,
     catalog: Option<i64>,
     in_flight: VecDeque<InFlight>,
-    state: SharedState,
+    state: watch::Sender<SenderState>,
     consumer: String,
 }
 
@@ -156,14 +153,14 @@ impl<S: ChangeSource> Sender<S> {
             number: 0,
             catalog: None,
             in_flight: VecDeque::new(),
-            state: Arc::new(Mutex::new(state)),
+            state: watch::Sender::new(state),
             consumer: name.to_owned(),
         }
     }
 
     /// Its state, for heartbeats and `status`.
-    pub fn state(&self) -> SharedState {
-        Arc::clone(&self.state)
+    pub fn state(&self) -> watch::Receiver<SenderState> {
+        self.state.subscribe()
     }
 
     /// Sends until the session ends or `stop` is cancelled; a window that was begun is sent whole.
@@ -266,9 +263,6 @@ impl<S: ChangeSource> Sender<S> {
     }
 
     async fn send(&mut self, window: &SharedWindow) -> Result<(), Error> {
-        if window.read.copied.is_some() {
-            failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_READ);
-        }
         for object in &window.read.held_back {
             let note =
                 format!("{object} is not sent to {:?}, which does not get every table that it needs", self.consumer);
@@ -343,6 +337,6 @@ impl<S: ChangeSource> Sender<S> {
     }
 
     fn note(&self, change: impl FnOnce(&mut SenderState)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.state.send_modify(change);
     }
 }

@@ -3,35 +3,28 @@
 //! The end that dials says Hello first; the other needs its name to know which link this is, and then answers.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::feed::Feed;
-use super::receiver::{Assembly, Receiver, WINDOWS_WAITING_MAX, held_table, unfinished};
-use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, SharedState, Start, WindowShape};
+use super::halves::Halves;
+use super::receiver::held_table;
+use super::sender::{Start, WindowShape};
 use crate::apply::{Applier, LinkRules};
 use crate::capture::CheckpointVerdict;
 use crate::capture::source::ChangeSource;
 use crate::codec::Compression;
-use crate::link::{
-    self, Connection, Frame, FrameSink, FrameStream, Heartbeat, Held, HeldTable, Hello, LogHello, PROTOCOL,
-};
-use crate::model::{Clock, Epoch, NodeId, Position, Trouble};
+use crate::link::{self, Connection, Frame, FrameStream, Held, HeldTable, Hello, LogHello};
+use crate::model::{Clock, NodeId, Trouble};
 use crate::sqlite::Db;
-use crate::telemetry::{Heard, LinkHandle, LinkState};
+use crate::telemetry::LinkHandle;
 
 /// How long an end waits for the other's Hello.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
-/// How often each end says that it is there.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
-/// Silence after which a connection counts as lost: ten heartbeats.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long to wait until the peer has read our fault and closes.
 const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 
@@ -41,6 +34,8 @@ pub struct LinkSettings {
     pub our_name: String,
     /// This node's id.
     pub our_id: NodeId,
+    /// This node's file, for messages.
+    pub database: String,
     /// The peer's name.
     pub peer_name: String,
     /// How windows to the peer are cut, where we send.
@@ -96,6 +91,21 @@ impl<S: ChangeSource> End<S> {
         self.applier.is_some()
     }
 
+    /// A failure as `status` and the peer see it: with the file that it is about, or the node that told of it.
+    pub fn trouble(&self, error: &Error) -> Trouble {
+        let trouble = error.trouble();
+        let message = match error {
+            Error::Peer(_) => format!("at \"{}\": {}", self.settings.peer_name, trouble.message),
+            Error::Read(_) | Error::Capture(_) | Error::Apply(_) | Error::Sqlite(_)
+                if !trouble.message.contains(&self.settings.database) =>
+            {
+                format!("{}: {}", self.settings.database, trouble.message)
+            }
+            _ => return trouble,
+        };
+        Trouble { message, ..trouble }
+    }
+
     /// The status handles of this end's directions.
     pub fn statuses(&self) -> impl Iterator<Item = &LinkHandle> {
         self.send_status.iter().chain(&self.receive_status)
@@ -116,7 +126,7 @@ impl<S: ChangeSource> End<S> {
         if let Err(error) = &outcome
             && !matches!(error, Error::Peer(_) | Error::Link(_))
         {
-            let _ = connection.sink.control(Frame::Fault(error.trouble()));
+            let _ = connection.sink.control(Frame::Fault(self.trouble(error)));
         }
         connection.finish(FAREWELL_WAIT).await;
         outcome
@@ -176,7 +186,7 @@ impl<S: ChangeSource> End<S> {
         };
         let globs = self.settings.shape.selection.globs();
         Ok(Hello {
-            versions: vec![PROTOCOL],
+            versions: link::VERSIONS.to_vec(),
             node: self.settings.our_id,
             name: self.settings.our_name.clone(),
             to_name: self.settings.peer_name.clone(),
@@ -200,10 +210,13 @@ impl<S: ChangeSource> End<S> {
         let mismatch = |code: &str, message: String, hint: &str| {
             Err(Error::Mismatch(Trouble { code: code.to_owned(), message, hint: hint.to_owned() }))
         };
-        if !theirs.versions.contains(&PROTOCOL) {
+        if link::common_version(&theirs.versions).is_err() {
             let message = format!(
-                "node \"{}\" speaks link protocol versions {:?}, this one speaks {PROTOCOL}",
-                theirs.name, theirs.versions
+                "node \"{}\" speaks versions {:?} of the link's protocol, \"{}\" speaks {:?}",
+                theirs.name,
+                theirs.versions,
+                ours.our_name,
+                link::VERSIONS
             );
             return mismatch("protocol_version", message, "upgrade the older Twinlite");
         }
@@ -234,7 +247,7 @@ impl<S: ChangeSource> End<S> {
     }
 
     /// Where sending begins, by what the receiver holds.
-    async fn start(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Start, Error> {
+    pub(super) async fn start(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Start, Error> {
         let state = feed.log_state().await?;
         let anew = Start { from: state.head, lost_history: true };
         let Some(checkpoint) = theirs.held.as_ref().and_then(|held| held.checkpoint) else { return Ok(anew) };
@@ -294,7 +307,7 @@ fn compressions(asked: Option<Compression>, local: bool) -> Vec<String> {
 }
 
 /// What this end asks for, if it asks for one; otherwise what the peer does.
-fn agree(asked: Option<Compression>, theirs: &[String]) -> Compression {
+pub(super) fn agree(asked: Option<Compression>, theirs: &[String]) -> Compression {
     let by_word = |word: &String| match word.as_str() {
         "lz4" => Some(Compression::Lz4),
         "zstd" => Some(Compression::Zstd),
@@ -302,190 +315,4 @@ fn agree(asked: Option<Compression>, theirs: &[String]) -> Compression {
         _ => None,
     };
     asked.or_else(|| theirs.iter().find_map(by_word)).unwrap_or(Compression::None)
-}
-
-/// The running halves of one connection.
-struct Halves {
-    tasks: JoinSet<Result<(), Error>>,
-    answers: Option<mpsc::Sender<Answer>>,
-    windows: Option<mpsc::Sender<super::receiver::Arrived>>,
-    assembly: Assembly,
-    receive_status: Option<LinkHandle>,
-    clock: Arc<dyn Clock>,
-    children: CancellationToken,
-}
-
-impl Halves {
-    async fn start<S: ChangeSource>(
-        end: &End<S>,
-        sink: &FrameSink,
-        (theirs, ours): (&Hello, &crate::apply::Held),
-        stop: &CancellationToken,
-    ) -> Result<Self, Error> {
-        let mut halves = Self {
-            tasks: JoinSet::new(),
-            answers: None,
-            windows: None,
-            assembly: Assembly::new(&end.settings.spool_dir),
-            receive_status: end.receive_status.clone(),
-            clock: Arc::clone(&end.clock),
-            children: stop.child_token(),
-        };
-        let mut heart = Heart {
-            sink: sink.clone(),
-            sent: None,
-            status: end.send_status.clone(),
-            epoch: None,
-            clock: Arc::clone(&end.clock),
-        };
-        if let Some(feed) = &end.feed {
-            let start = end.start(feed, theirs).await?;
-            heart.epoch = Some(start.from.position.epoch);
-            let held = theirs.held.as_ref().map_or(&[][..], |held| &held.tables);
-            let compression = agree(end.settings.compression, &theirs.compressions);
-            let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
-            feed.meet(&end.settings.peer_name, theirs.node, start.from.position).await?;
-            let to = super::sender::Receiver { name: &end.settings.peer_name, start, held };
-            let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
-            let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
-            halves.answers = Some(answers);
-            heart.sent = Some(sender.state());
-            let stop = halves.children.clone();
-            halves.tasks.spawn(sender.run(taken, stop));
-        }
-        if let (Some(applier), Some(status)) = (&end.applier, &end.receive_status) {
-            let (windows, arrived) = mpsc::channel(WINDOWS_WAITING_MAX);
-            halves.windows = Some(windows);
-            let receiver = Receiver {
-                applier: applier.clone(),
-                sink: sink.clone(),
-                peer: theirs.node,
-                peer_name: theirs.name.clone(),
-                rules: Arc::clone(&end.settings.rules),
-                status: status.clone(),
-                unfinished: unfinished(&ours.tables),
-            };
-            let stop = halves.children.clone();
-            halves.tasks.spawn(receiver.run(arrived, stop));
-        }
-        let stop = halves.children.clone();
-        halves.tasks.spawn(heart.beat(stop));
-        Ok(halves)
-    }
-
-    async fn run(mut self, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
-        let outcome = self.pump(stream, stop).await;
-        self.children.cancel();
-        self.answers = None;
-        self.windows = None;
-        let mut first = outcome;
-        while let Some(ended) = self.tasks.join_next().await {
-            let ended = ended.unwrap_or_else(|_| Err(Error::Sqlite(crate::sqlite::Closed.into())));
-            first = first.and(ended);
-        }
-        first
-    }
-
-    async fn pump(&mut self, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
-        let mut heard = Instant::now();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                ended = self.tasks.join_next() => {
-                    return ended.map_or(Ok(()), |ended| ended.unwrap_or(Err(Error::Sqlite(crate::sqlite::Closed.into()))));
-                }
-                frame = timeout_at(heard + SILENCE_MAX, stream.next()) => {
-                    heard = Instant::now();
-                    let silent = Error::Silent { what: "heartbeat", seconds: SILENCE_MAX.as_secs() };
-                    match frame.map_err(|_| silent)?? {
-                        Some(frame) => self.take(frame)?,
-                        None => return Err(Error::Link(link::Error::Closed { peer: "the peer".to_owned() })),
-                    }
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, frame: Frame) -> Result<(), Error> {
-        match frame {
-            Frame::Begin(begin) => self.assembly.begin(begin),
-            Frame::Item(item) => self.assembly.item(item),
-            Frame::Commit(commit) => {
-                let arrived = self.assembly.commit(commit)?;
-                let windows =
-                    self.windows.as_ref().ok_or(Error::Protocol { what: "a window to an end that only sends" })?;
-                windows
-                    .try_send(arrived)
-                    .map_err(|_| Error::Protocol { what: "more windows than it may have in flight" })
-            }
-            Frame::Ack(ack) => self.answer(Answer::Ack(ack)),
-            Frame::Need(need) => self.answer(Answer::Need(need)),
-            Frame::Heartbeat(heartbeat) => {
-                if let Some(status) = &self.receive_status {
-                    status.heartbeat(Heard {
-                        head: heartbeat.head,
-                        behind_since_ms: heartbeat.behind_since_ms,
-                        sent_ms: heartbeat.now_ms,
-                        at_ms: self.clock.now_ms(),
-                    });
-                }
-                Ok(())
-            }
-            Frame::Fault(trouble) => Err(Error::Peer(trouble)),
-            Frame::Hello(_) => Err(Error::Protocol { what: "a second Hello" }),
-        }
-    }
-
-    fn answer(&self, answer: Answer) -> Result<(), Error> {
-        let answers =
-            self.answers.as_ref().ok_or(Error::Protocol { what: "an answer to an end that only receives" })?;
-        answers.try_send(answer).map_err(|_| Error::Protocol { what: "more answers than there were windows" })
-    }
-}
-
-/// Says every second that this end is there and how far it is, in order with the windows. A task of its own, so that
-/// receiving never waits for sending.
-struct Heart {
-    sink: FrameSink,
-    sent: Option<SharedState>,
-    status: Option<LinkHandle>,
-    epoch: Option<Epoch>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Heart {
-    async fn beat(self, stop: CancellationToken) -> Result<(), Error> {
-        let mut every = interval(HEARTBEAT_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                _ = every.tick() => {}
-            }
-            let state = self.sent.as_ref().map(|sent| *sent.lock().unwrap_or_else(PoisonError::into_inner));
-            self.show(state);
-            let SenderState { head, behind_since_ms, .. } = state.unwrap_or_default();
-            let heartbeat = Heartbeat { head, seen: 0, now_ms: self.clock.now_ms(), behind_since_ms };
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                sent = self.sink.data(Frame::Heartbeat(heartbeat)) => sent?,
-            }
-        }
-    }
-
-    fn show(&self, state: Option<SenderState>) {
-        let (Some(status), Some(state), Some(epoch)) = (&self.status, state, self.epoch) else { return };
-        if state.acks > 0 {
-            status.error(None);
-            status.state(if state.copied { LinkState::Live } else { LinkState::Snapshot });
-        }
-        status.head(state.head);
-        status.position(Position { epoch, seq: state.acknowledged });
-        status.heartbeat(Heard {
-            head: state.head,
-            behind_since_ms: state.behind_since_ms,
-            sent_ms: self.clock.now_ms(),
-            at_ms: self.clock.now_ms(),
-        });
-    }
 }

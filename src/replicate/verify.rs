@@ -42,7 +42,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -63,7 +63,7 @@ pub fn compare(source: &Connection, replica: &Connection, tables: &[String]) -> 
         verdict.rows += rows;
         match catalog::table(replica, name)? {
             None => verdict.differences.push(format!("{name}: missing in the replica")),
-            Some(ours) if ours.wire_columns() != theirs.wire_columns() => {
+            Some(ours) if !same_names(&ours.wire_columns(), &theirs.wire_columns()) => {
                 verdict.differences.push(format!("{name}: its columns differ"));
             }
             Some(ours) => match self::digest(replica, &ours)? {
@@ -78,6 +78,11 @@ pub fn compare(source: &Connection, replica: &Connection, tables: &[String]) -> 
         }
     }
     Ok(verdict)
+}
+
+/// Names compare without case, as SQLite compares them.
+fn same_names(ours: &[&str], theirs: &[&str]) -> bool {
+    ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(one, other)| one.eq_ignore_ascii_case(other))
 }
 
 fn digest(connection: &Connection, table: &TableSchema) -> Result<(u64, u128), sqlite::Error> {

@@ -133,6 +133,9 @@ impl Scratch {
         if let Some(call) = loads_code(sql) {
             return Err(Refusal::Denied(format!("call {call}()")));
         }
+        if let Some(name) = names_ours(sql) {
+            return Err(Refusal::Denied(format!("use \"{name}\"")));
+        }
         let (name, table) = (what.name.to_ascii_lowercase(), what.table.to_ascii_lowercase());
         self.under(Permit::Create { kind: what.kind, name, table }, |connection| {
             connection.execute(sql, []).map(|_| ())
@@ -235,7 +238,7 @@ fn may_compile(names: &Names, action: &AuthAction<'_>) -> bool {
 impl Names {
     fn permit(&self, table: &str) -> bool {
         let table = table.to_ascii_lowercase();
-        !has_prefix(&table, OURS) && (self.declared.contains(&table) || !self.existing.contains(&table))
+        self.declared.contains(&table) || !self.existing.contains(&table)
     }
 }
 
@@ -254,6 +257,13 @@ fn loads_code(sql: &str) -> Option<&'static str> {
         pair[1].is_symbol("(") && pair[0].name().is_some_and(|name| name.eq_ignore_ascii_case(LOADS))
     };
     tokens.windows(2).any(calls).then_some(LOADS)
+}
+
+/// A name of ours in it, which need not be there yet: a view of it would begin to work some day.
+fn names_ours(sql: &str) -> Option<String> {
+    let tokens = super::lexer::tokens(sql).into_iter();
+    let names = tokens.filter(|token| token.kind != super::lexer::TokenKind::String);
+    names.filter_map(|token| token.name()).find(|name| has_prefix(name, OURS))
 }
 
 fn has_prefix(name: &str, prefix: &str) -> bool {

@@ -76,7 +76,7 @@ pub fn table(connection: &Connection, name: &str) -> Result<Option<TableSchema>,
     let columns = columns(connection, &name)?;
     let indexes = indexes(connection, &name)?;
     let (without_rowid, strict) = connection
-        .prepare("SELECT wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE")?
+        .prepare_cached("SELECT wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'")?
         .query_row([&name], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut schema =
         TableSchema { key: KeyShape::None, foreign_needs: None, name, columns, without_rowid, strict, ddl, indexes };

@@ -128,6 +128,58 @@ impl Error {
     }
 }
 
+/// The error and its causes as one line that says everything once.
+///
+/// SQLite's number for a failure is left out where its words are there, a cause that repeats what is before it too, and
+/// so is a path that the next cause begins with.
+pub fn said(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        cause = error.source();
+        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let is_number = error.is::<rusqlite::ffi::Error>() && !parts.is_empty();
+        if is_number || parts.last().is_some_and(|last| last.ends_with(&text)) {
+            continue;
+        }
+        let first = text.split(": ").next().unwrap_or_default();
+        if parts.last().is_some_and(|last| first.ends_with(last.as_str()) || text.starts_with(last.as_str())) {
+            parts.pop();
+        }
+        parts.push(text);
+    }
+    parts.join(": ")
+}
+
+/// What a person can do about what SQLite said, for what it says most often.
+pub fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<rusqlite::ffi::Error>() {
+            return advice_for(error.code);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn advice_for(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+            Some("another connection holds its lock: end that one's transaction and try again")
+        }
+        ErrorCode::DiskFull => Some("make room on that disk and try again"),
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+            Some("the file is damaged: restore it from a backup, or recover it with `.recover` of the sqlite3 shell")
+        }
+        ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
+            Some("make the file and its folder readable and writable for this user")
+        }
+        ErrorCode::SystemIoFailure => Some("the system could not read or write the file: look at the disk and its log"),
+        _ => None,
+    }
+}
+
 /// Whether a failed statement may succeed by itself later.
 fn fault_of(error: &rusqlite::Error) -> Fault {
     match error.sqlite_error_code() {
@@ -143,5 +195,33 @@ fn fault_of(error: &rusqlite::Error) -> Fault {
             | ErrorCode::FileLockingProtocolFailed,
         ) => Fault::Retry,
         _ => Fault::Halt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(sql: &str) -> rusqlite::Error {
+        let connection = crate::sqlite::in_memory().expect("memory");
+        connection.execute_batch("CREATE TABLE a(b NOT NULL)").expect("a table");
+        connection.execute_batch(sql).expect_err("refused")
+    }
+
+    #[test]
+    fn a_chain_is_one_line_and_says_everything_once() {
+        let error = Error::doing("write")(refused("INSERT INTO a VALUES (NULL)"));
+        assert_eq!(said(&error), "write: NOT NULL constraint failed: a.b");
+        let error = Error::doing("run")(refused("SELECT\n1 FROM\nnowhere"));
+        assert!(!said(&error).contains('\n') && !said(&error).contains("Error code"), "{}", said(&error));
+        let error = anyhow::Error::from(Error::Missing { path: "/x/a.db".into() }).context("a.db").context("source");
+        assert_eq!(said(error.as_ref()), "source: /x/a.db: no such database; check the path");
+    }
+
+    #[test]
+    fn what_sqlite_says_most_often_comes_with_what_to_do() {
+        let full = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
+        assert!(advice(&Error::doing("write")(full)).is_some_and(|advice| advice.contains("room")));
+        assert_eq!(advice(&refused("INSERT INTO a VALUES (NULL)")), None);
     }
 }

@@ -17,7 +17,7 @@ pub mod store;
 mod value;
 
 pub use db::{Closed, Db};
-pub use error::Error;
+pub use error::{Error, advice, said};
 pub use open::{BUSY_TIMEOUT, Role, in_memory, open};
 pub use quote::{ident, literal};
 pub use value::{Bind, borrowed, value_of};

@@ -95,6 +95,17 @@ fn explain(path: &Path, source: rusqlite::Error) -> Error {
             why: "another process holds an exclusive lock on it; end its transaction, or its locking_mode=EXCLUSIVE"
                 .to_owned(),
         },
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => Error::Unusable {
+            path,
+            why: "cannot be opened; make the file and its folder (SQLite writes beside the database) readable and \
+                  writable for this user"
+                .to_owned(),
+        },
+        Some(ErrorCode::DatabaseCorrupt) => Error::Unusable {
+            path,
+            why: "a damaged database; restore it from a backup, or recover it with `.recover` of the sqlite3 shell"
+                .to_owned(),
+        },
         _ => Error::Open { path, source },
     }
 }

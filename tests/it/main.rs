@@ -8,6 +8,9 @@
     reason = "tests open databases as an application would, and a panic is how a test fails"
 )]
 
+mod bad_input;
+mod bad_peer;
+mod commands;
 mod crash;
 mod docker;
 mod drift;

@@ -9,11 +9,11 @@ use std::{
 use rusqlite::Connection;
 
 use crate::support::{
-    Place, bank, env_number, open, open_reader,
+    Place, StopOnDrop, bank, env_number, open, open_reader,
     oracle::{Oracle, assert_equal, quoted, tables},
     process::{Process, expect_code, expect_failure, quiesce, replicate_once, status},
     random::Random,
-    shop::Writer,
+    shop::{Writer, rebuild},
     skipped,
     wait::until,
 };
@@ -83,6 +83,7 @@ fn every_read_of_the_replica_sees_a_committed_state() {
     let stop = AtomicBool::new(false);
     let replica = place.replica();
     std::thread::scope(|scope| {
+        let guard = StopOnDrop(&stop);
         let reader = scope.spawn(|| {
             let mut reads = 0;
             while !stop.load(Ordering::SeqCst) {
@@ -96,7 +97,7 @@ fn every_read_of_the_replica_sees_a_committed_state() {
             bank::transfer(&conn, &mut random);
         }
         quiesce(&place.source(), &place.replica());
-        stop.store(true, Ordering::SeqCst);
+        drop(guard);
         assert!(reader.join().unwrap() > 10);
     });
     process.assert_running();
@@ -192,7 +193,7 @@ type BadInput = (&'static str, fn(&Place), &'static str);
 
 const BAD_INPUT: &[BadInput] = &[
     ("no file", |_| {}, "source.db"),
-    ("not a database", |place| fs::write(place.source(), [b'x'; 4096]).unwrap(), "not a database"),
+    ("not a database", |place| fs::write(place.source(), [b'x'; 4096]).unwrap(), "not a SQLite database"),
     ("corrupt", corrupt, "source.db"),
     ("a log of sqlite-cdc", sqlite_cdc, "sqlite-cdc"),
     ("a newer format", newer_format, "newer"),
@@ -293,14 +294,7 @@ fn a_poisoned_row_halts_before_it_and_resumes_after_the_operator_acts() {
     let mut process = Process::replicate(&place.source(), &place.replica(), &[]);
     quiesce(&place.source(), &place.replica());
     let replica = open(&place.replica());
-    replica.execute_batch("CREATE TRIGGER poison BEFORE INSERT ON a WHEN NEW.y IS NULL BEGIN SELECT 1; END").unwrap();
-    replica
-        .execute_batch(
-            "PRAGMA writable_schema = ON;
-             UPDATE sqlite_schema SET sql = 'CREATE TABLE a(x PRIMARY KEY, y NOT NULL)' WHERE name = 'a';
-             PRAGMA writable_schema = RESET; DROP TRIGGER poison;",
-        )
-        .unwrap();
+    rebuild(&replica, "a", |sql| sql.replacen(", y)", ", y NOT NULL)", 1));
     conn.execute_batch("INSERT INTO a VALUES (2, 2)").unwrap();
     conn.execute_batch("INSERT INTO a VALUES (77, NULL)").unwrap();
     let said = until("the link to halt", || {
@@ -310,7 +304,7 @@ fn a_poisoned_row_halts_before_it_and_resumes_after_the_operator_acts() {
     });
     assert!(said.contains('a') && said.contains("77"), "{said}");
     expect_code(3, &["status".as_ref(), "--db".as_ref(), place.replica().as_os_str()]);
-    replica.execute_batch("PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE TABLE a(x PRIMARY KEY, y)' WHERE name = 'a'; PRAGMA writable_schema = RESET;").unwrap();
+    rebuild(&replica, "a", |sql| sql.replacen(" NOT NULL", "", 1));
     quiesce(&place.source(), &place.replica());
     assert_equal(&place.source(), &place.replica());
     process.assert_running();

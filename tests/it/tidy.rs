@@ -98,10 +98,9 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 /// The modules of ours that a text names: `crate::x`, `twinlite::x`, and each of `crate::{x, y}`. Comments do not count,
-/// for documentation may point upwards.
+/// for documentation may point upwards; nor do strings, for a log filter may name anything.
 fn imports(text: &str) -> Vec<String> {
-    let code: String =
-        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let code: String = text.lines().map(without_strings).collect::<Vec<_>>().join("\n");
     let mut found = Vec::new();
     for root in ["crate::", "twinlite::"] {
         for (at, _) in code.match_indices(root) {
@@ -118,6 +117,12 @@ fn imports(text: &str) -> Vec<String> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// A line of code without its strings and its comment.
+fn without_strings(line: &str) -> String {
+    let code = line.split("//").next().unwrap_or_default();
+    code.split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
 }
 
 /// The first name of each item of a `{…}` import, whose opening brace is already taken.
@@ -169,8 +174,7 @@ fn imports_point_downwards() {
 
 #[test]
 fn import_finder_sees_every_form() {
-    let text =
-        "use crate::{a, b::{c, d}, e as f};\nuse crate::g::h;\nlet x = crate::i::j(); // crate::no\nmycrate::k();";
+    let text = "use crate::{a, b::{c, d}, e as f};\nuse crate::g::h;\nlet x = crate::i::j(); // crate::no\nmycrate::k(\"crate::no\");";
     assert_eq!(imports(text), ["a", "b", "e", "g", "i"]);
 }
 
@@ -178,7 +182,8 @@ fn import_finder_sees_every_form() {
 fn files_stay_small() {
     let mut faults = Vec::new();
     for source in sources() {
-        let is_mod = source.path.file_name().is_some_and(|name| name == "mod.rs");
+        // A module of tests alone is no table of contents.
+        let is_mod = source.path.ends_with("mod.rs") && !source.path.ends_with("tests/mod.rs");
         let max = if is_mod { MOD_LINES_MAX } else { FILE_LINES_MAX };
         let lines = source.text.lines().count();
         if lines > max {

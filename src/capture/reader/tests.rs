@@ -220,6 +220,7 @@ fn the_end_recognises_the_entry_that_it_stands_at() {
     let end = db.said().window.end;
     assert_eq!((end.to.position.epoch.0, end.to.ts_ms), (77, 1000));
     let mut entry = integers(&[1, 1000, 1, 1]);
+    // Without the NULLs at its end: a log that is made wider later still knows it.
     entry.extend([Value::Null, Value::Null, Value::Null, Value::Integer(1)]);
     assert_eq!(end.to.fingerprint, codec::fingerprint(entry.iter().map(borrowed)));
     assert_eq!((end.user_version, end.application_id), (Some(7), Some(-3)));

@@ -1,6 +1,6 @@
 //! What a peer sends is data, never SQL to trust.
 
-use super::*;
+use super::support::*;
 
 fn def(name: &str, ddl: &str) -> TableDef {
     TableDef {
@@ -93,6 +93,8 @@ fn views_and_triggers_that_reach_for_what_is_not_the_peers_are_denied() {
         view("SELECT value FROM __cdc_meta"),
         view("SELECT a FROM t WHERE a IN (SELECT s FROM secret)"),
         view("WITH x AS (SELECT s FROM secret) SELECT * FROM x"),
+        view("SELECT seq FROM [__CDC_not_there_yet]"),
+        view("SELECT value FROM '__cdc_meta'"),
         view("SELECT load_extension('x')"),
         object(ObjectKind::Trigger, "g", "secret", "CREATE TRIGGER g AFTER INSERT ON secret BEGIN DELETE FROM t; END"),
         object(ObjectKind::Trigger, "g", "t", "CREATE TRIGGER g AFTER INSERT ON secret BEGIN DELETE FROM t; END"),

@@ -1,6 +1,6 @@
 //! Indexes, views and triggers, the peer's and those made here.
 
-use super::*;
+use super::support::*;
 
 const BASE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); CREATE VIEW v AS SELECT a FROM t;
                     CREATE VIEW w AS SELECT * FROM v;
@@ -67,10 +67,9 @@ fn a_trigger_that_does_not_work_here_is_left_out_and_named() {
     assert!(outcome.notes.iter().any(|note| note.contains("\"h\"")), "{outcome:?}");
     assert_eq!(names(&ends.replica), before);
     // Once its table is here, so is the trigger.
-    ends.replica.execute_batch("CREATE VIRTUAL TABLE nowhere USING rtree(a, b, c)").unwrap_or_else(|_| {
-        ends.replica.execute_batch("CREATE VIEW unused AS SELECT 1").unwrap();
-    });
-    ends.sync().unwrap();
+    ends.replica.execute_batch("CREATE VIRTUAL TABLE nowhere USING fts5(x)").unwrap();
+    let outcome = ends.sync().unwrap();
+    assert!(names(&ends.replica).contains(&"h".to_owned()), "{outcome:?}");
 }
 
 #[test]
@@ -113,14 +112,29 @@ fn a_view_of_the_replicas_own_under_the_peers_name_is_replaced_or_kept() {
 }
 
 #[test]
-fn triggers_on_views_work_whatever_their_order() {
+fn views_of_views_and_triggers_on_views_work_whatever_their_order() {
     let mut ends = Ends::new(Mode::Forced);
     let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE VIEW v AS SELECT * FROM t;
+               CREATE VIEW early AS SELECT * FROM late; CREATE VIEW late AS SELECT * FROM t;
                CREATE TRIGGER z INSTEAD OF INSERT ON v BEGIN INSERT INTO t VALUES (NEW.id, NEW.a); END;
                CREATE TRIGGER b AFTER DELETE ON t BEGIN INSERT INTO v VALUES (OLD.id + 1, OLD.a); END";
     let outcome = ends.change(ddl).unwrap();
     assert!(outcome.notes.is_empty(), "{outcome:?}");
     assert_eq!(schema(&ends.replica), schema(&ends.source));
+
+    // Those made here are put back likewise.
+    let own = "CREATE VIEW own_early AS SELECT * FROM own_late; CREATE VIEW own_late AS SELECT * FROM t;
+               CREATE TRIGGER own_b AFTER UPDATE ON t BEGIN INSERT INTO own_early VALUES (1, 2); END;
+               CREATE TRIGGER own_z INSTEAD OF INSERT ON own_early BEGIN INSERT INTO t VALUES (NEW.id, NEW.a); END";
+    ends.replica.execute_batch(own).unwrap();
+    let before = schema(&ends.replica).len();
+    ends.source.execute_batch("DROP TRIGGER z; DROP TRIGGER b; DROP VIEW early; DROP VIEW late; DROP VIEW v").unwrap();
+    ends.source
+        .execute_batch("CREATE TABLE n(id INTEGER PRIMARY KEY, a TEXT); DROP TABLE t; ALTER TABLE n RENAME TO t")
+        .unwrap();
+    let outcome = ends.sync().unwrap();
+    assert!(outcome.notes.is_empty(), "{outcome:?}");
+    assert_eq!(schema(&ends.replica).len(), before - 5);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Tables that are renamed, swapped, dropped, or in each other's place.
 
-use super::*;
+use super::support::*;
 
 const TWO: &str = "CREATE TABLE a(id INTEGER PRIMARY KEY, x); CREATE TABLE b(id INTEGER PRIMARY KEY, y);
                    CREATE TABLE child(id INTEGER PRIMARY KEY, a_id REFERENCES a(id)); CREATE INDEX ia ON a(x);
@@ -119,6 +119,36 @@ fn a_table_of_the_replicas_own_is_not_taken_over() {
 }
 
 #[test]
+fn two_full_databases_of_nearly_one_shape_meet() {
+    let mut ends = Ends::new(Mode::Safe);
+    (ends.adopt, ends.mirror) = (true, false);
+    ends.replica.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a, mine NOT NULL DEFAULT 1)").unwrap();
+    ends.replica.execute_batch("INSERT INTO t(id, a) VALUES (1, 2); CREATE UNIQUE INDEX u ON t(mine)").unwrap();
+    let outcome = ends.change("CREATE TABLE t(id INTEGER PRIMARY KEY, a, theirs)").unwrap();
+    assert_eq!((only(&outcome).previous, only(&outcome).change), (None, Change::Altered));
+    assert_eq!(ask(&ends.replica, "SELECT id || a || mine || coalesce(theirs, '-') FROM t"), "121-");
+}
+
+#[test]
+fn triggers_of_ours_are_not_in_the_way() {
+    let mut ends =
+        Ends::with(Mode::Forced, "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)", "INSERT INTO t VALUES (1, 2, 3)");
+    ends.replica
+        .execute_batch(
+            "CREATE TABLE __cdc_log(seq INTEGER PRIMARY KEY, k0, v0);
+             CREATE TRIGGER __cdc_9_ai AFTER INSERT ON t BEGIN INSERT INTO __cdc_log(k0, v0) VALUES (NEW.id, NEW.b); END;
+             CREATE TABLE other(x); CREATE TRIGGER __cdc_8_ai AFTER INSERT ON other BEGIN INSERT INTO gone VALUES (1); END",
+        )
+        .unwrap();
+    let outcome = ends.change("ALTER TABLE t DROP COLUMN b").unwrap();
+    assert_eq!(only(&outcome).local.columns.len(), 2);
+    ends.rename("t", "u");
+    let outcome = ends.sync().unwrap();
+    assert_eq!(only(&outcome).change, Change::Renamed);
+    assert_eq!(ask(&ends.replica, "SELECT a FROM u"), "2");
+}
+
+#[test]
 fn what_the_peer_says_again_does_not_undo_what_was_changed_here() {
     // Two-way: the peer's catalog is older than a change made here, which it has not seen yet.
     let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, a NOT NULL, b); CREATE INDEX i ON t(a)";
@@ -134,6 +164,16 @@ fn what_the_peer_says_again_does_not_undo_what_was_changed_here() {
     assert_eq!(only(&outcome).change, Change::Altered);
     let columns: Vec<_> = only(&outcome).local.columns.iter().map(|column| column.name.as_str()).collect();
     assert_eq!(columns, ["id", "a", "c", "d"]);
+}
+
+#[test]
+fn what_was_loosened_here_stays_loose_when_the_peer_changes_something_else() {
+    let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, a NOT NULL, b UNIQUE)";
+    let mut ends = Ends::with(Mode::Safe, ddl, "");
+    ends.replica.execute_batch("DROP TABLE t; CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, CHECK (a <> b))").unwrap();
+    let outcome = ends.change("ALTER TABLE t ADD COLUMN c").unwrap();
+    assert_eq!(only(&outcome).change, Change::Altered);
+    assert_eq!(only(&outcome).local.ddl, "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c, CHECK (a <> b))");
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub fn open(path: &Path) -> Connection {
     let conn = Connection::open(path).unwrap_or_else(|error| panic!("open {}: {error}", path.display()));
     conn.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
     conn.pragma_update(None, "journal_mode", "wal").unwrap();
+    // As SQLite has it; the copy that is bundled for tests was built otherwise.
+    conn.pragma_update(None, "foreign_keys", false).unwrap();
     conn
 }
 
@@ -67,6 +69,27 @@ impl Drop for Place {
             let kept = self.folder.take().unwrap().keep();
             eprintln!("the databases of the failed test are kept in {}", kept.display());
         }
+    }
+}
+
+/// Runs every case, and panics at the end with the names of those that failed: one failure must not hide the others.
+pub fn each_case<T>(cases: &[T], name: impl Fn(&T) -> String, run: impl Fn(&T)) {
+    let mut failed = Vec::new();
+    for case in cases {
+        eprintln!("case: {}", name(case));
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(case))).is_err() {
+            failed.push(name(case));
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} cases failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
+}
+
+/// Stops a thread, also where the test fails, or its scope would wait for ever.
+pub struct StopOnDrop<'a>(pub &'a std::sync::atomic::AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 }
 

@@ -120,7 +120,8 @@ type Object = (String, String, String);
 fn objects(conn: &Connection) -> BTreeMap<Object, String> {
     let sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL \
                AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_\\_cdc\\_%' ESCAPE '\\' \
-               AND tbl_name NOT LIKE '\\_\\_cdc\\_%' ESCAPE '\\'";
+               AND tbl_name NOT LIKE '\\_\\_cdc\\_%' ESCAPE '\\' AND tbl_name NOT IN \
+               (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('virtual', 'shadow'))";
     let mut statement = conn.prepare(sql).unwrap();
     let rows = statement
         .query_map([], |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), normal_sql(&row.get::<_, String>(3)?))));
@@ -231,14 +232,20 @@ fn content_sql(conn: &Connection, table: &str) -> String {
         };
         selected.insert(0, (*rowid).to_owned());
         order.push((*rowid).to_owned());
-    } else if key.iter().any(|column| !column.not_null) {
-        // A key may hold NULLs, several times; then only everything together orders the rows. The first 200 columns do.
+    } else if key.iter().any(|column| !column.not_null) || has_collations(conn, table) {
+        // A key may hold NULLs, several times, and its index may compare otherwise than its columns do; then only
+        // everything together orders the rows. The first 200 columns do.
         for name in columns.iter().take(200).map(|column| quoted(&column.name)) {
             order.push(format!("typeof({name})"));
             order.push(format!("{name} COLLATE BINARY"));
         }
     }
     format!("SELECT {} FROM main.{} ORDER BY {}", selected.join(","), quoted(table), order.join(","))
+}
+
+fn has_collations(conn: &Connection, table: &str) -> bool {
+    let sql = "SELECT sql LIKE '%collate%' FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    conn.query_row(sql, [table], |row| row.get(0)).unwrap()
 }
 
 fn table_difference(source: &Connection, replica: &Connection, table: &str) -> Option<String> {
@@ -310,7 +317,10 @@ pub fn shown(value: ValueRef<'_>) -> String {
         ValueRef::Null => "NULL".to_owned(),
         ValueRef::Integer(number) => format!("{number}"),
         ValueRef::Real(number) => format!("{number:?} (bits {:x})", number.to_bits()),
-        ValueRef::Text(text) => cut("", &format!("{:?}", String::from_utf8_lossy(text)), text),
+        ValueRef::Text(text) => match std::str::from_utf8(text) {
+            Ok(valid) => cut("", &format!("{valid:?}"), text),
+            Err(_) => format!("text of {}", shown(ValueRef::Blob(text))),
+        },
         ValueRef::Blob(bytes) => {
             cut("x", &bytes.iter().take(40).map(|byte| format!("{byte:02x}")).collect::<String>(), bytes)
         }

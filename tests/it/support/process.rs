@@ -223,6 +223,10 @@ fn log_end(source: &Connection) -> Result<(i64, i64), String> {
         .query_row("SELECT value FROM __cdc_meta WHERE key = 'log_table'", [], |row| row.get(0))
         .map_err(|error| error.to_string())?;
     let head = one(&format!("SELECT coalesce(max(seq), 0) FROM {}", super::oracle::quoted(&log)))?;
+    let limit = one("SELECT value FROM __cdc_meta WHERE key = 'capture_limit'")?;
+    if head >= limit {
+        return Err(format!("the log is full, at {head}, and nobody has begun another one"));
+    }
     Ok((one("SELECT value FROM __cdc_meta WHERE key = 'epoch'")?, head))
 }
 
@@ -244,6 +248,9 @@ fn checkpoint(replica: &Connection) -> Result<(i64, i64), String> {
 
 /// How many windows the replica has applied.
 pub fn windows_applied(replica: &Path) -> i64 {
+    if !replica.exists() {
+        return 0;
+    }
     let count = open_reader(replica).query_row("SELECT sum(windows) FROM __cdc_checkpoints", [], |row| row.get(0));
     count.unwrap_or(0)
 }

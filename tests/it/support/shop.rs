@@ -53,7 +53,10 @@ impl Writer {
 /// The procedure of twelve steps from SQLite's documentation of ALTER TABLE; `edit` changes the text of CREATE TABLE.
 pub fn rebuild(conn: &Connection, table: &str, edit: impl FnOnce(&str) -> String) {
     let foreign_keys: bool = conn.pragma_query_value(None, "foreign_keys", |row| row.get(0)).unwrap();
+    let legacy: bool = conn.pragma_query_value(None, "legacy_alter_table", |row| row.get(0)).unwrap();
     conn.pragma_update(None, "foreign_keys", false).unwrap();
+    // Or a view that reads the table stops the rename.
+    conn.pragma_update(None, "legacy_alter_table", true).unwrap();
     conn.execute_batch("BEGIN IMMEDIATE").unwrap();
     let sql: String = conn
         .query_row("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1", [table], |row| row.get(0))
@@ -83,5 +86,6 @@ pub fn rebuild(conn: &Connection, table: &str, edit: impl FnOnce(&str) -> String
     let broken: Option<String> = conn.query_row("PRAGMA foreign_key_check", [], |row| row.get(0)).optional().unwrap();
     assert!(broken.is_none() || !foreign_keys, "the rebuild broke a foreign key of {broken:?}");
     conn.execute_batch("COMMIT").unwrap();
+    conn.pragma_update(None, "legacy_alter_table", legacy).unwrap();
     conn.pragma_update(None, "foreign_keys", foreign_keys).unwrap();
 }

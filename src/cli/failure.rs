@@ -1,0 +1,58 @@
+//! What a failure of a command looks like: one line, and an exit code.
+
+use super::Usage;
+use crate::capture;
+use crate::config;
+use crate::model::Fault;
+use crate::sqlite;
+use crate::telemetry::logging;
+
+/// The chain of causes as one line, and what to do where SQLite's words leave that open.
+pub(super) fn message(error: &anyhow::Error) -> String {
+    let config = error.chain().find_map(|cause| cause.downcast_ref::<config::Error>());
+    if let Some(faults @ config::Error::Invalid { .. }) = config {
+        return faults.to_string();
+    }
+    let message = sqlite::said(error.as_ref());
+    match sqlite::advice(error.as_ref()) {
+        Some(advice) => format!("{message}; {advice}"),
+        None => message,
+    }
+}
+
+/// Usage and configuration are 2, everything else 1.
+pub(super) fn exit_code(error: &anyhow::Error) -> u8 {
+    let is_usage = |cause: &(dyn std::error::Error + 'static)| {
+        let capture = cause.downcast_ref::<capture::Error>();
+        cause.is::<Usage>()
+            || cause.is::<config::Error>()
+            || cause.is::<logging::Error>()
+            || capture.is_some_and(|error| error.fault() == Fault::Usage)
+    };
+    if error.chain().any(is_usage) { 2 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::super::args;
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_and_says_everything_once() {
+        let error = anyhow::Error::from(std::io::Error::other("disk on fire"));
+        let error = error.context("write to /data/b.db").context("apply batch");
+        assert_eq!(message(&error), "apply batch: write to /data/b.db: disk on fire");
+        let repeated = anyhow::anyhow!("read: no such file").context("read: no such file");
+        assert_eq!(message(&repeated), "read: no such file");
+    }
+
+    #[test]
+    fn wrong_usage_and_configuration_have_their_own_exit_code() {
+        assert_eq!(exit_code(&Usage("no".into()).into()), 2);
+        let missing = args::config(std::path::Path::new("/does/not/exist.yaml")).context("run");
+        assert_eq!(exit_code(&missing.expect_err("missing")), 2);
+        assert_eq!(exit_code(&anyhow::anyhow!("else")), 1);
+    }
+}

@@ -1,0 +1,227 @@
+//! The running halves of one connection, and the heart that tells the peer that this end is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::receiver::{Arrived, Assembly, Receiver, WINDOWS_WAITING_MAX, unfinished};
+use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, WindowShape};
+use super::session::{End, agree};
+use crate::capture::source::ChangeSource;
+use crate::link::{self, Frame, FrameSink, FrameStream, Heartbeat, Hello};
+use crate::model::{Clock, Epoch, Position};
+use crate::telemetry::{Heard, LinkHandle, LinkState};
+
+/// How often each end says that it is there.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// Silence after which a connection counts as lost: ten heartbeats.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// The running halves of one connection.
+pub(super) struct Halves {
+    tasks: JoinSet<Result<(), Error>>,
+    answers: Option<mpsc::Sender<Answer>>,
+    windows: Option<mpsc::Sender<Arrived>>,
+    assembly: Assembly,
+    receive_status: Option<LinkHandle>,
+    clock: Arc<dyn Clock>,
+    children: CancellationToken,
+}
+
+impl Halves {
+    pub(super) async fn start<S: ChangeSource>(
+        end: &End<S>,
+        sink: &FrameSink,
+        (theirs, ours): (&Hello, &crate::apply::Held),
+        stop: &CancellationToken,
+    ) -> Result<Self, Error> {
+        let mut halves = Self {
+            tasks: JoinSet::new(),
+            answers: None,
+            windows: None,
+            assembly: Assembly::new(&end.settings.spool_dir),
+            receive_status: end.receive_status.clone(),
+            clock: Arc::clone(&end.clock),
+            children: stop.child_token(),
+        };
+        let mut heart = Heart {
+            sink: sink.clone(),
+            sent: None,
+            status: end.send_status.clone(),
+            epoch: None,
+            clock: Arc::clone(&end.clock),
+        };
+        if let Some(feed) = &end.feed {
+            let start = end.start(feed, theirs).await?;
+            heart.epoch = Some(start.from.position.epoch);
+            let held = theirs.held.as_ref().map_or(&[][..], |held| &held.tables);
+            let compression = agree(end.settings.compression, &theirs.compressions);
+            let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
+            feed.meet(&end.settings.peer_name, theirs.node, start.from.position).await?;
+            let to = super::sender::Receiver { name: &end.settings.peer_name, start, held };
+            let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
+            let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
+            halves.answers = Some(answers);
+            heart.sent = Some(sender.state());
+            let stop = halves.children.clone();
+            halves.tasks.spawn(sender.run(taken, stop));
+        }
+        if let (Some(applier), Some(status)) = (&end.applier, &end.receive_status) {
+            let (windows, arrived) = mpsc::channel(WINDOWS_WAITING_MAX);
+            halves.windows = Some(windows);
+            let receiver = Receiver {
+                applier: applier.clone(),
+                sink: sink.clone(),
+                peer: theirs.node,
+                peer_name: theirs.name.clone(),
+                rules: Arc::clone(&end.settings.rules),
+                status: status.clone(),
+                unfinished: unfinished(&ours.tables),
+            };
+            let stop = halves.children.clone();
+            halves.tasks.spawn(receiver.run(arrived, stop));
+        }
+        let stop = halves.children.clone();
+        halves.tasks.spawn(heart.beat(stop));
+        Ok(halves)
+    }
+
+    pub(super) async fn run(mut self, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
+        let outcome = self.pump(stream, stop).await;
+        self.children.cancel();
+        self.answers = None;
+        self.windows = None;
+        let mut first = outcome;
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.unwrap_or_else(|_| Err(Error::Sqlite(crate::sqlite::Closed.into())));
+            first = first.and(ended);
+        }
+        first
+    }
+
+    async fn pump(&mut self, stream: &mut FrameStream, stop: &CancellationToken) -> Result<(), Error> {
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                ended = self.tasks.join_next() => {
+                    return ended.map_or(Ok(()), |ended| ended.unwrap_or(Err(Error::Sqlite(crate::sqlite::Closed.into()))));
+                }
+                frame = timeout_at(heard + SILENCE_MAX, stream.next()) => {
+                    heard = Instant::now();
+                    let silent = Error::Silent { what: "heartbeat", seconds: SILENCE_MAX.as_secs() };
+                    match frame.map_err(|_| silent)?? {
+                        Some(frame) => self.take(frame)?,
+                        None => return Err(Error::Link(link::Error::Closed { peer: "the peer".to_owned() })),
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<(), Error> {
+        match frame {
+            Frame::Begin(begin) => self.assembly.begin(begin),
+            Frame::Item(item) => self.assembly.item(item),
+            Frame::Commit(commit) => {
+                let arrived = self.assembly.commit(commit)?;
+                let windows =
+                    self.windows.as_ref().ok_or(Error::Protocol { what: "a window to an end that only sends" })?;
+                windows
+                    .try_send(arrived)
+                    .map_err(|_| Error::Protocol { what: "more windows than it may have in flight" })
+            }
+            Frame::Ack(ack) => self.answer(Answer::Ack(ack)),
+            Frame::Need(need) => self.answer(Answer::Need(need)),
+            Frame::Heartbeat(heartbeat) => {
+                if let Some(status) = &self.receive_status {
+                    status.heartbeat(Heard {
+                        head: heartbeat.head,
+                        behind_since_ms: heartbeat.behind_since_ms,
+                        sent_ms: heartbeat.now_ms,
+                        at_ms: self.clock.now_ms(),
+                    });
+                }
+                Ok(())
+            }
+            Frame::Fault(trouble) => Err(Error::Peer(trouble)),
+            Frame::Hello(_) => Err(Error::Protocol { what: "a second Hello" }),
+        }
+    }
+
+    fn answer(&self, answer: Answer) -> Result<(), Error> {
+        let answers =
+            self.answers.as_ref().ok_or(Error::Protocol { what: "an answer to an end that only receives" })?;
+        answers.try_send(answer).map_err(|_| Error::Protocol { what: "more answers than there were windows" })
+    }
+}
+
+/// Says every second that this end is there and how far it is, in order with the windows. A task of its own, so that
+/// receiving never waits for sending.
+struct Heart {
+    sink: FrameSink,
+    sent: Option<watch::Receiver<SenderState>>,
+    status: Option<LinkHandle>,
+    epoch: Option<Epoch>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Heart {
+    async fn beat(mut self, stop: CancellationToken) -> Result<(), Error> {
+        let mut every = interval(HEARTBEAT_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = moved(&mut self.sent) => {
+                    self.show();
+                    continue;
+                }
+                _ = every.tick() => {}
+            }
+            self.show();
+            let SenderState { head, behind_since_ms, .. } = self.state().unwrap_or_default();
+            let heartbeat = Heartbeat { head, seen: 0, now_ms: self.clock.now_ms(), behind_since_ms };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                sent = self.sink.data(Frame::Heartbeat(heartbeat)) => sent?,
+            }
+        }
+    }
+
+    fn state(&self) -> Option<SenderState> {
+        self.sent.as_ref().map(|sent| *sent.borrow())
+    }
+
+    fn show(&self) {
+        let (Some(status), Some(state), Some(epoch)) = (&self.status, self.state(), self.epoch) else { return };
+        if state.acks > 0 {
+            status.error(None);
+            status.state(if state.copied { LinkState::Live } else { LinkState::Snapshot });
+        }
+        status.head(state.head);
+        status.position(Position { epoch, seq: state.acknowledged });
+        status.heartbeat(Heard {
+            head: state.head,
+            behind_since_ms: state.behind_since_ms,
+            sent_ms: self.clock.now_ms(),
+            at_ms: self.clock.now_ms(),
+        });
+    }
+}
+
+/// Ends when the sender's state has moved; never where there is no sender.
+async fn moved(sent: &mut Option<watch::Receiver<SenderState>>) {
+    let ended = match sent {
+        Some(sent) => sent.changed().await.is_err(),
+        None => true,
+    };
+    if ended {
+        std::future::pending::<()>().await;
+    }
+}
