@@ -211,6 +211,7 @@ async fn reached(board: &Board, seq: i64) {
 fn ended_early(ended: Ended) -> Watched {
     match ended {
         Ended::TornDown => Watched::Outcome(Outcome::Done),
+        Ended::ThreadEnded => Watched::Again("a thread of a database ended unexpectedly: open both anew"),
         Ended::LogFull => Watched::Again("the change log was full: begin a new one and copy by digest"),
         Ended::FileReplaced => Watched::Again("a database file was replaced by another: open both anew"),
     }

@@ -56,6 +56,12 @@ async fn keep_running(config: NodeConfig, stop: CancellationToken) -> Result<()>
         match ended {
             None | Some(Ended::TornDown) => return Ok(()),
             Some(Ended::FileReplaced | Ended::LogFull) => {}
+            Some(Ended::ThreadEnded) => {
+                // What made it panic may do so again: let whoever supervises the process decide how often.
+                anyhow::bail!(
+                    "node \"{name}\": a thread of its database ended unexpectedly; see the log, and report it"
+                )
+            }
         }
     }
 }

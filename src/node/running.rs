@@ -42,6 +42,8 @@ pub enum Ended {
     FileReplaced,
     /// Its change log was full; start it again to begin a new one.
     LogFull,
+    /// A thread of its database panicked; start it again.
+    ThreadEnded,
     /// Its capture was removed by `teardown`; there is nothing left to do.
     TornDown,
 }
@@ -190,14 +192,23 @@ async fn start_links(parts: &Parts, opened: &Opened, tasks: &mut JoinSet<()>) ->
             }
             None => Meeting::Await(listener::expect(&mut waiting, &link.name)),
         };
-        let runner = Runner { end: end(parts, opened, link), meeting, stop: parts.stop.clone() };
-        tasks.spawn(runner.run());
+        let (stop, broken) = (parts.stop.clone(), parts.stop.child_token());
+        tasks.spawn(end_with(parts.clone(), broken.clone()));
+        tasks.spawn(Runner { end: end(parts, opened, link), meeting, stop, broken }.run());
     }
     if let Some(address) = &parts.config.listen {
         let address = address.parse::<Address>().context("listen")?;
         listener::start(&address, waiting, &parts.config.name, (&parts.stop, tasks)).await?;
     }
     Ok(())
+}
+
+/// Ends the node when a database's thread has ended: nothing of it would ever work again.
+async fn end_with(parts: Parts, broken: CancellationToken) {
+    broken.cancelled().await;
+    if !parts.stop.is_cancelled() {
+        parts.ended.end(Ended::ThreadEnded);
+    }
 }
 
 fn end(parts: &Parts, opened: &Opened, link: &LinkConfig) -> End<LogReader> {

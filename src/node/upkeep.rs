@@ -10,7 +10,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{Ended, Parts};
 use crate::capture::reader::LogReader;
 use crate::capture::wake::Wake;
-use crate::capture::{self, Maintainer};
 use crate::replicate::feed::Feed;
 
 /// How often the log is looked at. A prune needs a second of quiet, so this is also how quiet is told.
@@ -18,10 +17,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Entries that consumers have acknowledged and that are worth a write of ours even while the application is busy: the
 /// log would grow by some 30 MiB otherwise.
 const PRUNE_BUSY_AT_ENTRIES: i64 = 500_000;
-
-/// The part of its retention at which the log is pruned even while the application is busy: the triggers stop an eighth
-/// past the retention, and an application that never pauses must not get there.
-const PRUNE_BUSY_AT_PART: u64 = 2;
 
 /// Starts the tasks.
 pub(super) fn start(
@@ -112,29 +107,18 @@ async fn look_after(parts: Parts, feed: Arc<Feed<LogReader>>) {
     }
 }
 
-/// A migration may have made, dropped or renamed tables.
-async fn show_tables(parts: &Parts, feed: &Feed<LogReader>) -> Result<(), crate::replicate::Error> {
-    let work = |maintainer: &mut Maintainer| Ok::<_, capture::Error>((maintainer.tables()?, maintainer.skipped()?));
-    let (tables, skipped) = feed.maintainer().call(work).await??;
-    let mut tables: Vec<_> = tables.into_iter().map(|table| (table.schema_name, Some(table.id.0))).collect();
-    tables.sort_unstable();
-    parts.board.set_captured(tables);
-    parts.board.set_skipped(skipped.into_iter().map(|table| (table.name, table.reason)));
-    Ok(())
-}
-
 async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), crate::replicate::Error> {
     // Also while no link reads: what an application rebuilt has no triggers until then.
     feed.reconcile().await?;
     let state = feed.log_state().await?;
     parts.board.set_log(state.rows, state.bytes);
-    show_tables(parts, feed).await?;
     let acknowledged: Vec<(String, i64)> =
         feed.acknowledged().borrow().iter().map(|(consumer, seq)| (consumer.clone(), *seq)).collect();
     let done = acknowledged.iter().map(|(_, seq)| *seq).min().unwrap_or(0) - state.oldest;
     let retention = parts.config.capture.retention;
-    let large =
-        state.rows > retention.rows / PRUNE_BUSY_AT_PART || state.bytes > retention.size_bytes / PRUNE_BUSY_AT_PART;
+    // Half full is large: past its bound the triggers stop, and nobody but us would notice.
+    let entries = u64::try_from(state.head.position.seq - state.oldest).unwrap_or(0);
+    let large = entries > retention.rows / 2 || state.bytes > retention.size_bytes / 2;
     if !(quiet || large || done > PRUNE_BUSY_AT_ENTRIES) {
         return Ok(());
     }

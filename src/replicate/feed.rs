@@ -183,6 +183,9 @@ impl<S: ChangeSource> Feed<S> {
                 Shelved::Window(window) => {
                     self.board.metrics().windows_read_total.set(self.reads());
                     failpoint::hit(failpoint::CAPTURE_AFTER_READ);
+                    if window.read.copied.is_some() {
+                        failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_READ);
+                    }
                     return Ok(Next::Window(window));
                 }
                 Shelved::SchemaChanged => self.reconcile().await?,

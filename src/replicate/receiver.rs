@@ -138,6 +138,8 @@ impl Receiver {
         let (number, head) = (arrived.commit.number, arrived.commit.end.head);
         let last_part = arrived.commit.end.last_part;
         let (copy, bytes) = (arrived.copy, arrived.items.bytes());
+        // Known from here on, also where the window cannot be applied.
+        self.status.head(head);
         let applied = self.apply_blocking(arrived).await?;
         self.count(&applied, copy, bytes);
         failpoint::hit(failpoint::RECEIVER_BEFORE_ACK);
@@ -168,7 +170,7 @@ impl Receiver {
     }
 
     fn count(&self, applied: &Applied, copy: CopyPiece, bytes: u64) {
-        if copy.ranges > 0 {
+        if copy.ranges + copy.digests > 0 {
             failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_APPLIED);
         }
         let metrics = self.status.board().metrics();

@@ -40,6 +40,8 @@ pub struct Runner<S: ChangeSource> {
     pub meeting: Meeting,
     /// Ends it, after the transaction at hand.
     pub stop: CancellationToken,
+    /// Cancelled where a database's thread has ended, which only a node that starts anew can mend.
+    pub broken: CancellationToken,
 }
 
 impl<S: ChangeSource> Runner<S> {
@@ -124,6 +126,9 @@ impl<S: ChangeSource> Runner<S> {
         let trouble = self.end.trouble(error);
         let link = self.end.settings.peer_name.as_str();
         let halted = matches!(error.fault(), Fault::Halt | Fault::Usage);
+        if matches!(error, Error::Sqlite(crate::sqlite::Error::Closed(_))) {
+            self.broken.cancel();
+        }
         if last.as_ref() != Some(&trouble) {
             if halted {
                 tracing::error!(link, code = trouble.code, hint = trouble.hint, "link halted: {}", trouble.message);

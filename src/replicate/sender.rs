@@ -265,9 +265,6 @@ impl<S: ChangeSource> Sender<S> {
     }
 
     async fn send(&mut self, window: &SharedWindow) -> Result<(), Error> {
-        if window.read.copied.is_some() {
-            failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_READ);
-        }
         for object in &window.read.held_back {
             let note =
                 format!("{object} is not sent to {:?}, which does not get every table that it needs", self.consumer);

@@ -48,7 +48,9 @@ pub enum Format {
 /// [`Error::Level`].
 pub fn init(level: &str, format: Format) -> Result<(), Error> {
     let filter = filter(level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written (whoever read stderr has gone) is lost, not an error: to say so on stderr would panic.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     // The one failure is that logging has begun already, as in a test binary: its first caller's settings stay.
     let _ = match format {
         Format::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
