@@ -15,6 +15,7 @@ mod crash;
 mod docker;
 mod drift;
 mod link_faults;
+mod old_sqlite;
 mod orm;
 mod promises;
 mod property;

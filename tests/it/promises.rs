@@ -96,6 +96,15 @@ fn the_log_is_pruned_when_it_is_quiet() {
         let rows = one(&open_reader(&pair.place.source()), "SELECT count(*) FROM __cdc_log");
         if rows < 100 { Ok(()) } else { Err(format!("{rows} rows")) }
     });
+    // Each time that we held the write lock for it was counted.
+    until("the prune to be counted", || {
+        let metrics = crate::support::process::status(&pair.place.source())["metrics"].clone();
+        let counted = |name: &str| metrics[name].as_u64().unwrap_or(0);
+        if counted("write_locks_total") > 0 && counted("log_pruned_total") > 4_000 {
+            return Ok(());
+        }
+        Err(metrics.to_string())
+    });
     let head = one(&conn, "SELECT max(seq) FROM __cdc_log");
     conn.execute_batch("INSERT INTO a(v) VALUES ('one more')").unwrap();
     assert!(one(&conn, "SELECT max(seq) FROM __cdc_log") > head, "a sequence number was used again");
@@ -262,8 +271,26 @@ fn one_source_feeds_two_replicas() {
         source.assert_running();
         replicas.assert_running();
     }
+    // From here on both links want the same windows, so what is read once is sent twice.
+    let before = counters(&place.source());
+    for round in 0..20 {
+        conn.execute("INSERT INTO a(v) VALUES (?1)", [format!("round {round}")]).unwrap();
+        for name in ["one.db", "two.db"] {
+            quiesce(&place.source(), &place.file(name));
+        }
+    }
+    let after = counters(&place.source());
+    let (read, sent) = (after.0 - before.0, after.1 - before.1);
+    assert!(sent >= 40 && read * 4 <= sent * 3, "{read} windows were read and {sent} sent");
     source.stop();
     replicas.stop();
+}
+
+/// How many windows a node has read and sent.
+fn counters(database: &std::path::Path) -> (u64, u64) {
+    let metrics = &crate::support::process::status(database)["metrics"];
+    let count = |name: &str| metrics[name].as_u64().unwrap_or_else(|| panic!("no {name} in {metrics}"));
+    (count("windows_read_total"), count("windows_sent_total"))
 }
 
 #[test]
