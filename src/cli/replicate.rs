@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::Outcome;
 use super::args::Replicate;
 use super::progress::Progress;
+use super::signal::Stop;
 use crate::admin::Owner;
 use crate::config::{Directions, LinkConfig, NodeConfig, Retention};
 use crate::model::Trouble;
@@ -28,12 +29,13 @@ const REPLICA: &str = "replica";
 /// # Errors
 /// Whatever stands in the way, said once.
 pub async fn run(args: &Replicate) -> Result<Outcome> {
+    let mut stop = Stop::listen()?;
     super::args::selection(&args.tables, &args.skip_tables)?;
     check_files(&args.source, &args.replica)?;
     let folder = tempfile::tempdir().context("make a private folder for the link's socket")?;
     let socket = format!("unix:{}", folder.path().join("link.sock").display());
     loop {
-        match run_pair(args, &socket).await? {
+        match run_pair(args, &socket, &mut stop).await? {
             Watched::Outcome(outcome) => return Ok(outcome),
             Watched::Again(why) => tracing::warn!("{why}"),
         }
@@ -47,7 +49,7 @@ enum Watched {
     Again(&'static str),
 }
 
-async fn run_pair(args: &Replicate, socket: &str) -> Result<Watched> {
+async fn run_pair(args: &Replicate, socket: &str, stop: &mut Stop) -> Result<Watched> {
     let surroundings = Surroundings::default();
     let source = Node::start(source_config(args, socket), &surroundings).await.context("source")?;
     let replica = match Node::start(replica_config(args, socket), &surroundings).await.context("replica") {
@@ -58,7 +60,7 @@ async fn run_pair(args: &Replicate, socket: &str) -> Result<Watched> {
         }
     };
     let pair = Pair { source, replica };
-    let outcome = pair.watch(args).await;
+    let outcome = pair.watch(args, stop).await;
     let captured = pair.source.ended_because().is_none();
     let retention = Retention::default();
     let Pair { source, replica } = pair;
@@ -75,13 +77,10 @@ struct Pair {
 }
 
 impl Pair {
-    async fn watch(&self, args: &Replicate) -> Result<Watched> {
+    async fn watch(&self, args: &Replicate, stop: &mut Stop) -> Result<Watched> {
         let progress = Progress::start(self.replica.board.clone());
         let outcome = tokio::select! {
-            signal = super::signal::stop() => {
-                signal?;
-                Ok(Watched::Outcome(Outcome::Done))
-            }
+            () = stop.wait() => Ok(Watched::Outcome(Outcome::Done)),
             ended = self.source.ended() => Ok(ended_early(ended)),
             ended = self.replica.ended() => Ok(ended_early(ended)),
             trouble = refused_at_first_contact(&self.replica.board, args.once) => Err(given_up(trouble, args)),

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::signal::Stop;
 use super::{Outcome, args};
 use crate::config::NodeConfig;
 use crate::node::{Ended, Node, Surroundings};
@@ -13,6 +14,7 @@ use crate::node::{Ended, Node, Surroundings};
 /// # Errors
 /// A node could not be started; the others are stopped then.
 pub async fn run(args: &args::Run) -> Result<Outcome> {
+    let mut signal = Stop::listen()?;
     let config = args::config(&args.config)?;
     let missing = config.not_built_yet();
     anyhow::ensure!(missing.is_empty(), "{}", missing.join("; "));
@@ -22,7 +24,7 @@ pub async fn run(args: &args::Run) -> Result<Outcome> {
         nodes.spawn(keep_running(node, stop.clone()));
     }
     let mut outcome = tokio::select! {
-        signal = super::signal::stop() => signal.map(|()| Outcome::Done),
+        () = signal.wait() => Ok(Outcome::Done),
         ended = nodes.join_next() => joined(ended),
     };
     stop.cancel();

@@ -120,6 +120,11 @@ impl Process {
     /// Asks it to stop, as Ctrl-C does, and panics unless it ends well and soon.
     #[track_caller]
     pub fn stop(mut self) {
+        // Before it has said anything it may not have got to taking signals yet.
+        until(&format!("{} to say something", self.name), || match self.said().is_empty() && self.ended().is_none() {
+            true => Err("nothing yet".to_owned()),
+            false => Ok(()),
+        });
         self.signal(Signal::INT);
         let status = self.wait();
         assert!(status.success(), "{} ended with {status}; it said:\n{}", self.name, self.said());
