@@ -210,6 +210,9 @@ impl<'a> Planner<'a> {
 
     fn forced(&mut self, kept: &[String]) -> (Work, bool) {
         let difference = Difference::between(&self.there, &self.here, kept);
+        if difference.is_none() && self.is_reordered() {
+            return (Work::Rebuild, true);
+        }
         if difference.is_none() || self.only_constrained_here() {
             return (Work::Keep, false);
         }
@@ -221,6 +224,16 @@ impl<'a> Planner<'a> {
         }
         let drops = difference.missing.iter().map(|id| Step::Drop(self.named(id)));
         (Work::Alter(drops.chain(self.additions(&difference.added)).collect()), false)
+    }
+
+    /// Whether the same UNIQUE, CHECK and foreign keys stand in another order: which of them speaks first then differs.
+    fn is_reordered(&self) -> bool {
+        let texts = |shape: &Shape| shape.rules.iter().map(|rule| rule.text.clone()).collect::<Vec<_>>();
+        let (mut there, mut here) = (texts(&self.there), texts(&self.here));
+        let differ = there != here;
+        there.sort_unstable();
+        here.sort_unstable();
+        differ && there == here
     }
 
     /// Whether the peer changed nothing, and what differs are constraints and defaults that somebody put here. They stay:

@@ -126,6 +126,15 @@ fn column_cases() -> Vec<Case> {
     let rebuilt = EqualAndCopied(Change::Rebuilt);
     let appended = Keeps(Change::Altered);
     vec![
+        Case {
+            before: "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INT, CHECK(b > 0), UNIQUE(a))",
+            ..case(
+                "constraints in another order",
+                remake!("(id INTEGER PRIMARY KEY, a TEXT, b INT, UNIQUE(a), CHECK(b > 0))", "SELECT * FROM t"),
+                Keeps(Change::Same),
+                rebuilt,
+            )
+        },
         case("column dropped", "ALTER TABLE t DROP COLUMN a", Keeps(Change::Same), altered),
         case(
             "column renamed",
