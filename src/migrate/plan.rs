@@ -210,7 +210,7 @@ impl<'a> Planner<'a> {
 
     fn forced(&mut self, kept: &[String]) -> (Work, bool) {
         let difference = Difference::between(&self.there, &self.here, kept);
-        if difference.is_none() && self.is_reordered() {
+        if self.is_reordered() {
             return (Work::Rebuild, true);
         }
         if difference.is_none() || self.only_constrained_here() {
@@ -226,14 +226,13 @@ impl<'a> Planner<'a> {
         (Work::Alter(drops.chain(self.additions(&difference.added)).collect()), false)
     }
 
-    /// Whether the same UNIQUE, CHECK and foreign keys stand in another order: which of them speaks first then differs.
+    /// Whether UNIQUE, CHECK and foreign keys that both have stand in another order: which of them speaks first differs.
     fn is_reordered(&self) -> bool {
-        let texts = |shape: &Shape| shape.rules.iter().map(|rule| rule.text.clone()).collect::<Vec<_>>();
-        let (mut there, mut here) = (texts(&self.there), texts(&self.here));
-        let differ = there != here;
-        there.sort_unstable();
-        here.sort_unstable();
-        differ && there == here
+        let common = |of: &'_ Shape, other: &Shape| {
+            let is_common = |text: &String| other.rules.iter().any(|rule| rule.text == *text);
+            of.rules.iter().map(|rule| rule.text.clone()).filter(is_common).collect::<Vec<_>>()
+        };
+        common(&self.there, &self.here) != common(&self.here, &self.there)
     }
 
     /// Whether the peer changed nothing, and what differs are constraints and defaults that somebody put here. They stay:
