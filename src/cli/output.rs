@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Write};
 
+pub use crate::replicate::verify::grouped as thousands;
+
 /// Prints a result. That the reader went away (`twinlite plan | head`) is no failure of ours.
 ///
 /// # Errors
@@ -34,19 +36,6 @@ pub fn columns(rows: &[Vec<String>]) -> String {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
-    }
-    text
-}
-
-/// A number with its thousands apart: `1,204,331`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
     }
     text
 }

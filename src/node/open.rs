@@ -14,7 +14,7 @@ use crate::capture::wake::Wake;
 use crate::capture::{self, CaptureOptions, Installed, Maintainer};
 use crate::config::{self, LinkConfig, NodeConfig};
 use crate::migrate;
-use crate::model::{Fault, NodeId, Selection};
+use crate::model::{Fault, NodeId};
 use crate::replicate::backoff::Backoff;
 use crate::replicate::copies::RangeBounds;
 use crate::replicate::feed::{Feed, Shelf};
@@ -155,7 +155,7 @@ pub fn link_settings(config: &NodeConfig, link: &LinkConfig, our_id: NodeId) -> 
                 config::MigrateMode::Forced => migrate::Mode::Forced,
             },
             kinds,
-            selection: selection_of(link),
+            selection: link.selection(),
             protect: link.protect,
             user_triggers: link.user_triggers,
             adopt: false,
@@ -163,8 +163,4 @@ pub fn link_settings(config: &NodeConfig, link: &LinkConfig, our_id: NodeId) -> 
         resnapshot_on_divergence: link.on_divergence == config::OnDivergence::Resnapshot,
         spool_dir: config.spool_folder(),
     }
-}
-
-fn selection_of(link: &LinkConfig) -> Selection {
-    link.selection()
 }

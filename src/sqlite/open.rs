@@ -79,6 +79,7 @@ fn prepare(connection: &Connection, role: Role) -> rusqlite::Result<()> {
         Role::Applier => "FULL",
         Role::Reader | Role::Maintainer => "NORMAL",
     };
+    // `temp_store` stays with files: an index of millions of rows is made by sorting them, which must not be in memory.
     connection.execute_batch(&format!("PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = {synchronous};"))?;
     // Reads the header, so that a file that is no database is found here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
