@@ -2,6 +2,9 @@
 
 use super::Value;
 
+/// Bytes of a key's text or blob that a person is shown.
+const SHOWN_MAX: usize = 64;
+
 /// The values of a row's key columns, in the key's column order, in the row's own spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key(pub Vec<Value>);
@@ -58,6 +61,12 @@ impl Key {
         self.0.iter().any(Value::is_null)
     }
 
+    /// The key for a person to find the row by: as SQL, cut where it is long.
+    pub fn shown(&self) -> String {
+        let parts: Vec<String> = self.0.iter().map(shown_value).collect();
+        format!("({})", parts.join(", "))
+    }
+
     /// The form to compare by. `collations` has one for each key column.
     pub fn normal(&self, collations: &[Collation]) -> NormalKey {
         debug_assert_eq!(self.0.len(), collations.len(), "one collation for each key column");
@@ -111,6 +120,23 @@ impl Key {
             bytes = &rest[used..];
         }
         Some(Self(values))
+    }
+}
+
+fn shown_value(value: &Value) -> String {
+    let cut = |bytes: &[u8]| if bytes.len() > SHOWN_MAX { "…" } else { "" };
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(integer) => integer.to_string(),
+        Value::Real(real) => format!("{real:?}"),
+        Value::Text(text) => {
+            let head = String::from_utf8_lossy(&text[..text.len().min(SHOWN_MAX)]).replace('\'', "''");
+            format!("'{head}{}'", cut(text))
+        }
+        Value::Blob(blob) => {
+            let head: String = blob.iter().take(SHOWN_MAX).map(|byte| format!("{byte:02x}")).collect();
+            format!("x'{head}{}'", cut(blob))
+        }
     }
 }
 
@@ -198,6 +224,13 @@ mod tests {
         let key = Key(values.collect());
         assert_eq!(Key::from_bytes(&key.to_bytes()), Some(key.clone()));
         assert_eq!(Key::from_bytes(&key.to_bytes()[..5]), None);
+    }
+
+    #[test]
+    fn a_key_is_shown_as_sql_and_cut_where_it_is_long() {
+        let key = Key(vec![Value::Integer(7), Value::text("it's"), Value::Blob(vec![0, 255]), Value::Null]);
+        assert_eq!(key.shown(), "(7, 'it''s', x'00ff', NULL)");
+        assert!(Key(vec![Value::text(&"a".repeat(1000))]).shown().chars().count() < 80);
     }
 
     #[test]

@@ -259,8 +259,9 @@ fn loads_code(sql: &str) -> Option<&'static str> {
     tokens.windows(2).any(calls).then_some(LOADS)
 }
 
-/// A name of ours in it, which need not be there yet: a view of it would begin to work some day.
-fn names_ours(sql: &str) -> Option<String> {
+/// A name of ours in a statement, which need not be there yet: a view of it would begin to work some day. No other node
+/// takes such an object.
+pub fn names_ours(sql: &str) -> Option<String> {
     let tokens = super::lexer::tokens(sql).into_iter();
     let names = tokens.filter(|token| token.kind != super::lexer::TokenKind::String);
     names.filter_map(|token| token.name()).find(|name| has_prefix(name, OURS))

@@ -168,18 +168,19 @@ fn key_shape(table: &TableSchema) -> Result<KeyShape, String> {
 }
 
 /// What a table needs that only the application registers: found by preparing an INSERT, which compiles every
-/// constraint, index expression and generated column. Ours is a connection without triggers, so theirs do not count.
+/// constraint, index expression and generated column, and a REPLACE, which is how rows are written and compiles the
+/// defaults of what is NOT NULL. Ours is a connection without triggers, so theirs do not count.
 fn foreign_needs(connection: &Connection, table: &TableSchema) -> Option<String> {
     let written = table.columns.iter().filter(|column| column.generated == Generated::No);
     let names: Vec<&str> = written.map(|column| column.name.as_str()).collect();
     let nulls = vec!["NULL"; names.len()].join(", ");
-    let sql = format!(
-        "INSERT INTO main.{} ({}) VALUES ({nulls})",
-        ident(&table.name),
-        super::quote::idents(names.iter().copied())
-    );
-    let error = connection.prepare(&sql).err()?.to_string();
-    let known = ["no such function", "no such collation", "unsafe use of", "no such module"];
+    let (name, columns) = (ident(&table.name), super::quote::idents(names.iter().copied()));
+    let refused = |verb: &str| {
+        let sql = format!("{verb} INTO main.{name} ({columns}) VALUES ({nulls})");
+        connection.prepare(&sql).err()
+    };
+    let error = refused("INSERT").or_else(|| refused("INSERT OR REPLACE"))?.to_string();
+    let known = ["no such function", "unknown function", "no such collation", "unsafe use of", "no such module"];
     known.iter().any(|start| error.contains(start)).then(|| format!("it needs what only the application has ({error})"))
 }
 
@@ -244,5 +245,15 @@ mod tests {
         let table = schema("CREATE TABLE t(a, b, c, PRIMARY KEY(c, a))");
         assert_eq!(table.wire_columns(), ["a", "b", "c"]);
         assert_eq!(table.key_in_wire(), [2, 0]);
+    }
+
+    #[test]
+    fn a_default_that_only_the_application_can_compute_is_a_need_where_it_may_be_computed() {
+        let needs = |column: &str| schema(&format!("CREATE TABLE t(id INTEGER PRIMARY KEY, u {column})")).foreign_needs;
+        let why = needs("TEXT NOT NULL DEFAULT (my_uuid())").expect("a need");
+        assert!(why.contains("my_uuid"), "{why}");
+        for column in ["NOT NULL DEFAULT (lower('A'))", "NOT NULL DEFAULT CURRENT_TIMESTAMP", "DEFAULT (my_uuid())"] {
+            assert_eq!(needs(column), None, "{column}");
+        }
     }
 }

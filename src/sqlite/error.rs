@@ -62,6 +62,9 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// SQLite has rolled the transaction back by itself, as it does where the disk is full or fails.
+    #[error("SQLite rolled the transaction back: the disk is full or fails, or a trigger here says ROLLBACK")]
+    RolledBack,
     /// The database was written by a newer Twinlite.
     #[error("the database has Twinlite's format {found}, this binary knows {known}: run the newer binary")]
     NewerFormat {
@@ -92,6 +95,7 @@ impl Error {
             | Self::NotADatabase { .. }
             | Self::Unusable { .. }
             | Self::Damaged { .. }
+            | Self::RolledBack
             | Self::NewerFormat { .. }
             | Self::Closed(_) => None,
         }
@@ -103,7 +107,7 @@ impl Error {
             Self::Missing { .. } | Self::NotADatabase { .. } | Self::Unusable { .. } => Fault::Halt,
             Self::Open { source, .. } | Self::Statement { source, .. } | Self::Sqlite(source) => fault_of(source),
             Self::Damaged { .. } | Self::NewerFormat { .. } => Fault::Halt,
-            Self::Closed(_) => Fault::Retry,
+            Self::RolledBack | Self::Closed(_) => Fault::Retry,
         }
     }
 
@@ -114,6 +118,7 @@ impl Error {
             Self::NotADatabase { .. } => "not_a_database",
             Self::Unusable { .. } => "unusable",
             Self::Damaged { .. } => "damaged",
+            Self::RolledBack => "rolled_back",
             Self::NewerFormat { .. } => "newer_format",
             Self::Closed(_) => "closed",
             Self::Open { .. } | Self::Statement { .. } | Self::Sqlite(_) => match self.code() {
@@ -126,6 +131,28 @@ impl Error {
             },
         }
     }
+}
+
+/// Whether what refused a statement is the statement itself or the rows, rather than a disk, a lock or the machine: only
+/// then may something else be tried in the same transaction, which SQLite otherwise may have rolled back.
+pub fn is_refusal(error: &rusqlite::Error) -> bool {
+    let code = match error {
+        rusqlite::Error::SqlInputError { error, .. } => Some(error.code),
+        _ => error.sqlite_error_code(),
+    };
+    matches!(
+        code,
+        // The last one is SQLITE_ERROR: a name that is not there, or an expression that fails on a row's values.
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::Unknown)
+    )
+}
+
+/// Refuses to go on where the transaction that we believe to be in is gone.
+///
+/// # Errors
+/// [`Error::RolledBack`].
+pub fn still_in_transaction(connection: &rusqlite::Connection) -> Result<(), Error> {
+    if connection.is_autocommit() { Err(Error::RolledBack) } else { Ok(()) }
 }
 
 /// The error and its causes as one line that says everything once.

@@ -14,6 +14,9 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// Prepared statements kept by a connection: a window touches a few statements a table, of the tables that change.
 const STATEMENTS_CACHED: usize = 512;
 
+/// Pages of WAL after which an application's connection checkpoints: SQLite's own default.
+const CHECKPOINT_PAGES: u32 = 1_000;
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -23,12 +26,15 @@ pub enum Role {
     Maintainer,
     /// Applies a peer's changes: synced at each commit, checkpoints by itself only when told.
     Applier,
+    /// Writes as an application does: triggers fire, so that capture sees it, and the WAL is checkpointed as SQLite
+    /// does by itself; synced at each commit, for what is committed is acknowledged.
+    Application,
 }
 
 /// Opens `path` for `role`. `create` makes an empty database where there is none.
 ///
-/// Foreign keys and triggers are off on every connection of ours, schemas are not trusted, and closing never
-/// checkpoints.
+/// Foreign keys are off on every connection of ours, and schemas are not trusted. Triggers are off and closing never
+/// checkpoints, but for [`Role::Application`].
 ///
 /// # Errors
 /// [`Error::Missing`], [`Error::NotADatabase`], [`Error::Unusable`] (UTF-16), or [`Error::Open`].
@@ -58,10 +64,18 @@ pub fn open(path: &Path, role: Role, create: bool) -> Result<Connection, Error> 
 ///
 /// # Errors
 /// SQLite's, where memory is short.
-#[expect(clippy::disallowed_methods, reason = "the one place that opens databases")]
 pub fn in_memory() -> Result<Connection, Error> {
+    in_memory_as(Role::Reader)
+}
+
+/// An empty database in memory, for a role.
+///
+/// # Errors
+/// As [`in_memory`].
+#[expect(clippy::disallowed_methods, reason = "the one place that opens databases")]
+pub fn in_memory_as(role: Role) -> Result<Connection, Error> {
     let connection = Connection::open_in_memory()?;
-    prepare(&connection, Role::Reader)?;
+    prepare(&connection, role)?;
     Ok(connection)
 }
 
@@ -69,18 +83,20 @@ fn prepare(connection: &Connection, role: Role) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let is_application = role == Role::Application;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, is_application)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !is_application)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    if role == Role::Applier {
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    }
-    let synchronous = match role {
-        Role::Applier => "FULL",
-        Role::Reader | Role::Maintainer => "NORMAL",
+    let (synchronous, checkpoint_pages) = match role {
+        Role::Applier => ("FULL", 0),
+        Role::Application => ("FULL", CHECKPOINT_PAGES),
+        Role::Reader | Role::Maintainer => ("NORMAL", 0),
     };
+    let is_defensive = matches!(role, Role::Applier | Role::Application);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, is_defensive)?;
     // `temp_store` stays with files: an index of millions of rows is made by sorting them, which must not be in memory.
-    connection.execute_batch(&format!("PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = {synchronous};"))?;
+    let pragmas = format!("PRAGMA wal_autocheckpoint = {checkpoint_pages}; PRAGMA synchronous = {synchronous};");
+    connection.execute_batch(&pragmas)?;
     // Reads the header, so that a file that is no database is found here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }

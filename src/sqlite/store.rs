@@ -65,6 +65,13 @@ pub mod meta_key {
     pub const SCHEMA_VERSION: &str = "schema_version";
     /// Text, JSON: every schema object at that version, to account for what changed since.
     pub const SCHEMA_OBJECTS: &str = "schema_objects";
+    /// Integer: `PRAGMA schema_version` as the applier left it. Another one means that somebody changed the schema of a
+    /// replica, or ran VACUUM there.
+    pub const APPLIED_SCHEMA_VERSION: &str = "applied_schema_version";
+    /// Integer: how often that was found.
+    pub const SCHEMA_MOVES: &str = "schema_moves";
+    /// Integer, with the peer's id at its end: how many of those moves its tables were compared after.
+    pub const SCHEMA_MOVES_SEEN: &str = "schema_moves_seen:";
     /// Text, JSON: the globs of what is captured: `{"tables": […], "skip_tables": […]}`.
     pub const SELECTION: &str = "selection";
     /// Text, JSON: tables that are not captured, name to reason.
