@@ -314,7 +314,7 @@ fn the_retention_bounds_the_log_by_age_and_size_too() {
     let state = log_state(&fixture.ours).unwrap();
     assert_eq!(state.rows, 2);
     fixture.clock.set(wall + 7_200_000);
-    let request = PruneRequest { acknowledged: vec![("late".into(), head)], retention: young };
+    let request = PruneRequest { acknowledged: vec![("late".into(), head - 1)], retention: young };
     assert_eq!(prune(&mut fixture.ours, &request, &fixture.clock).unwrap().oldest, head + 1, "the newest entry stays");
 }
 
@@ -405,4 +405,54 @@ fn statement(random: &mut StdRng) -> String {
         7 => format!("DELETE FROM t WHERE a IS {v} OR b IS {w}"),
         _ => format!("SAVEPOINT s; REPLACE INTO t(id, a, b, c) VALUES ({v}, {w}, {x}, {y}); RELEASE s"),
     }
+}
+
+/// The module of a virtual table is often known to the application alone.
+#[test]
+fn a_virtual_table_of_an_unknown_module_is_in_nobodys_way() {
+    let mut fixture = Fixture::bare("CREATE TABLE t(id INTEGER PRIMARY KEY)");
+    fixture.app.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).unwrap();
+    fixture.run(
+        "PRAGMA writable_schema = ON; INSERT INTO sqlite_schema(type, name, tbl_name, rootpage, sql)
+         VALUES ('table', 'vec', 'vec', 0, 'CREATE VIRTUAL TABLE vec USING vec0(x float[3])');
+         PRAGMA schema_version = 900; PRAGMA writable_schema = OFF",
+    );
+    let installed = fixture.install();
+    assert!(installed.skipped.iter().any(|skipped| skipped.name == "vec"));
+    assert_eq!(fixture.logs("INSERT INTO t VALUES (1)"), ["1/1 1"]);
+    fixture.reconcile();
+    teardown(&mut fixture.ours).unwrap();
+}
+
+#[test]
+fn tables_that_use_a_name_of_ours_are_skipped() {
+    let mut fixture = Fixture::bare("CREATE TABLE t(__cdc_a); CREATE TABLE u(a DEFAULT '__cdc_a')");
+    let installed = fixture.install();
+    let [skipped] = installed.skipped.as_slice() else { panic!("{:?}", installed.skipped) };
+    assert!(skipped.name == "t" && skipped.reason.contains("__cdc_a"), "{skipped:?}");
+}
+
+#[test]
+fn a_consumer_is_cut_off_where_entries_go_that_it_has_not_read_and_only_once() {
+    let mut fixture = Fixture::captured("CREATE TABLE t(id INTEGER PRIMARY KEY)");
+    fixture.run("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000) INSERT INTO t SELECT i FROM n");
+    let head = fixture.head();
+    let retention = Retention { rows: 100, ..Retention::default() };
+    let prune = |fixture: &mut Fixture, seq| {
+        let request = PruneRequest { acknowledged: vec![("a".into(), seq)], retention };
+        prune(&mut fixture.ours, &request, &fixture.clock).unwrap()
+    };
+    let pruned = prune(&mut fixture, head - 100);
+    assert!(pruned.cut_off.is_empty(), "the hundred that it needs are kept");
+    assert_eq!(pruned.oldest, head - 100, "and the one that it is recognised by");
+    fixture.run("INSERT INTO t VALUES (2000)");
+    assert_eq!(prune(&mut fixture, head - 100).cut_off, ["a"]);
+    let changes = fixture.ours.total_changes();
+    assert!(prune(&mut fixture, head - 100).cut_off.is_empty(), "it is away and stays cut off");
+    assert_eq!(fixture.ours.total_changes(), changes, "and nothing is written for it");
+    let is_cut = |fixture: &Fixture| consumers::list(&fixture.ours).unwrap()[0].cut_off;
+    assert!(is_cut(&fixture));
+    fixture.run("INSERT INTO t VALUES (2001), (2002)");
+    prune(&mut fixture, head + 2);
+    assert!(!is_cut(&fixture), "it reads on");
 }

@@ -122,7 +122,8 @@ pub(super) fn name(connection: &Connection) -> Result<String, Error> {
 
 /// The change log of sqlite-cdc, if there is one: a table of its columns.
 pub(super) fn foreign(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    let mut tables = connection.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'table'")?;
+    // What has no page of its own is virtual, and its module may be one that only the application has.
+    let mut tables = connection.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0")?;
     let names = tables.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     for name in names {
         let sql = format!("SELECT group_concat(lower(name), ' ') FROM pragma_table_info({})", quote::literal(&name));

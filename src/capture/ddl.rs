@@ -4,7 +4,7 @@
 //! while no trigger stood on it. The script's own BEGIN and COMMIT are dropped, and foreign keys are off from before the
 //! transaction to its end, or SQLite's procedure for rebuilding a table would cascade its children away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator;
@@ -76,11 +76,12 @@ fn run(
         let witness = Witness { filled, script: None };
         absorb(&mut reconciled, &transaction, options, (&situation, &witness), clock)?;
     }
+    let orphans = Orphans::count(&transaction);
     let settings = Settings::for_a_script(&transaction)?;
     let seen = Runner { transaction: &transaction, script: Script::default() }.run(script);
     settings.restore(&transaction)?;
     let seen = seen?;
-    check_foreign_keys(&transaction)?;
+    orphans.refuse_new(Orphans::count(&transaction))?;
     let situation = Situation::read(&transaction, options)?;
     let witness = Witness { script: Some(seen), ..Witness::default() };
     absorb(&mut reconciled, &transaction, options, (&situation, &witness), clock)?;
@@ -213,14 +214,37 @@ fn kind(all: &[Token<'_>]) -> Kind {
     }
 }
 
-fn check_foreign_keys(transaction: &Transaction<'_>) -> Result<(), Error> {
-    let mut statement = transaction.prepare(
-        "SELECT \"table\", count(*) FROM pragma_foreign_key_check WHERE \"table\" NOT LIKE '\\_\\_cdc\\_%' ESCAPE '\\'
-         GROUP BY 1 ORDER BY 1",
-    )?;
-    let found = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?.next();
-    match found.transpose()? {
-        Some((table, rows)) => Err(Error::ForeignKeys { table, rows: rows.unsigned_abs() }),
-        None => Ok(()),
+/// Rows without the parent that a foreign key names, by table in lower case; or why they cannot be counted.
+struct Orphans(Result<BTreeMap<String, i64>, rusqlite::Error>);
+
+impl Orphans {
+    fn count(transaction: &Transaction<'_>) -> Self {
+        let count = || {
+            let mut statement = transaction.prepare(
+                "SELECT lower(\"table\"), count(*) FROM pragma_foreign_key_check
+                 WHERE \"table\" NOT LIKE '\\_\\_cdc\\_%' ESCAPE '\\' GROUP BY 1",
+            )?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        };
+        Self(count())
+    }
+
+    /// Refuses what the script made: those that were there before are not its doing. A table of a new name may be an old
+    /// one, so it counts only where there are more in all.
+    fn refuse_new(self, now: Self) -> Result<(), Error> {
+        let (before, now) = match (self.0, now.0) {
+            (before, Ok(now)) => (before.unwrap_or_default(), now),
+            (Err(before), Err(now)) if before.to_string() == now.to_string() => return Ok(()),
+            (_, Err(now)) => return Err(now.into()),
+        };
+        let is_more = now.values().sum::<i64>() > before.values().sum();
+        for (table, count) in &now {
+            let had = before.get(table).copied();
+            if *count > had.unwrap_or(0) && (had.is_some() || is_more) {
+                let rows = (count - had.unwrap_or(0)).unsigned_abs();
+                return Err(Error::ForeignKeys { table: table.clone(), rows });
+            }
+        }
+        Ok(())
     }
 }

@@ -325,3 +325,17 @@ fn a_table_whose_trigger_calls_the_application_stays_captured() {
     let (_, reconciled) = scripted(schema, "ALTER TABLE n ADD COLUMN b");
     assert_eq!((reconciled.captured, reconciled.skipped), (vec!["n".to_owned(), "t".to_owned()], vec![]));
 }
+
+#[test]
+fn a_script_is_refused_for_the_orphans_that_it_makes_alone() {
+    let mut fixture = Fixture::captured(
+        "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE c(id INTEGER PRIMARY KEY, p REFERENCES p(id));
+         INSERT INTO p VALUES (1); INSERT INTO c VALUES (1, 77), (2, 1)",
+    );
+    let mut script = |sql: &str| run_ddl(&mut fixture.ours, sql, &fixture.options, &fixture.clock);
+    script("CREATE INDEX ci ON c(p)").expect("the orphan was there before");
+    script("ALTER TABLE c RENAME TO d").expect("under whatever name");
+    assert!(matches!(script("DELETE FROM p"), Err(Error::ForeignKeys { rows: 1, .. })));
+    script("DELETE FROM d WHERE p = 77").expect("one less");
+    assert!(matches!(script("DELETE FROM p"), Err(Error::ForeignKeys { rows: 1, .. })));
+}

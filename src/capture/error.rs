@@ -98,7 +98,7 @@ pub enum Error {
     },
     /// A schema script leaves rows without their parents.
     #[error(
-        "the script leaves {rows} rows of table {table:?} without the parent that a foreign key names; nothing was \
+        "the script leaves {rows} more rows of table {table:?} without the parent that a foreign key names; nothing was \
          changed: correct the script"
     )]
     ForeignKeys {

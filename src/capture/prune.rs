@@ -118,19 +118,23 @@ struct PrunePlan {
 fn plan(connection: &Connection, log: &str, request: &PruneRequest, clock: &dyn Clock) -> Result<PrunePlan, Error> {
     let epoch = store::epoch(connection)?.ok_or(Error::NotInstalled)?;
     let (head, oldest) = change_log::bounds(connection, log)?;
-    let mut known: BTreeMap<String, i64> = BTreeMap::new();
-    for consumer in consumers::list(connection)?.into_iter().filter(|consumer| !consumer.cut_off) {
+    let (mut known, mut cut): (BTreeMap<String, i64>, BTreeMap<String, i64>) = (BTreeMap::new(), BTreeMap::new());
+    for consumer in consumers::list(connection)? {
         // A consumer of another epoch needs a copy; one without a position needs everything.
         let seq = consumer.position.map_or(Some(0), |position| (position.epoch == epoch).then_some(position.seq));
-        known.extend(seq.map(|seq| (consumer.name, seq)));
+        let into = if consumer.cut_off { &mut cut } else { &mut known };
+        into.extend(seq.map(|seq| (consumer.name, seq)));
     }
     let mut positions = BTreeMap::new();
-    for (name, seq) in request.acknowledged.iter().filter(|(_, seq)| *seq >= oldest - 1) {
+    // What is remembered of one that went away does not bring it back: only that it reads on does.
+    let is_news = |name: &String, seq: i64| cut.get(name).is_none_or(|known| seq > *known);
+    for (name, seq) in request.acknowledged.iter().filter(|(name, seq)| *seq >= oldest - 1 && is_news(name, *seq)) {
         let seq = known.get(name).map_or(*seq, |known| *seq.max(known)).min(head);
         positions.insert(name.clone(), seq);
         known.insert(name.clone(), seq);
     }
-    let bound = retention_bound(connection, log, &request.retention, clock)?;
+    // A consumer's position is the last entry that it has read.
+    let bound = retention_bound(connection, log, &request.retention, clock)? - 1;
     let cut_off: Vec<String> = known.iter().filter(|(_, seq)| **seq < bound).map(|(name, _)| name.clone()).collect();
     let keep_from = known.values().copied().filter(|seq| *seq >= bound).min().unwrap_or(head).min(head);
     Ok(PrunePlan { epoch, keep_from, positions, cut_off })

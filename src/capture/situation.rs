@@ -7,6 +7,7 @@ use super::accounting::ObjectNote;
 use super::generation::{self, Generation};
 use super::{CaptureOptions, Error, SkippedTable, change_log, trial::Trial, trigger_sql};
 use crate::model::{KeyShape, TableId, TableSchema};
+use crate::sqlite::authorizer::names_ours;
 use crate::sqlite::catalog::{self, TableKind};
 use crate::sqlite::store::{self, meta_key};
 
@@ -88,6 +89,13 @@ impl Situation {
     fn refusal(&self, table: &TableSchema, trial: &mut Option<Trial>) -> Result<Option<String>, Error> {
         if let Some(needs) = &table.foreign_needs {
             return Ok(Some(needs.clone()));
+        }
+        let indexes = table.indexes.iter().filter_map(|index| index.sql.as_deref());
+        if let Some(name) = indexes.chain([table.ddl.as_str()]).find_map(names_ours) {
+            return Ok(Some(format!(
+                "it uses the name {name:?}, and what begins with {} is Twinlite's own",
+                catalog::OURS
+            )));
         }
         if table.key == KeyShape::None {
             return Ok(Some("it has no primary key, and its columns hide every name of the rowid".to_owned()));

@@ -40,6 +40,10 @@ pub(super) fn copy_step(
     piece.finish(step, high)
 }
 
+/// How far a range that was asked for may have grown since its digest was made, in pieces. It is sent whole where it can
+/// be; what grew beyond this is cut, and goes on as any copy does.
+const GROWTH_MAX: usize = 4;
+
 /// A piece that is being read, with the rows or their digest or, while it is open which, both.
 struct Piece {
     rows: u64,
@@ -54,7 +58,7 @@ struct Piece {
 
 impl Piece {
     fn new(columns: usize, step: &CopyStep, limits: Limits) -> Self {
-        let exactly = step.bounded || step.high.is_some();
+        let pieces = if step.bounded || step.high.is_some() { GROWTH_MAX } else { 1 };
         let (rows, digest) = match step.how {
             CopyHow::Rows => (true, false),
             CopyHow::Digest => (false, true),
@@ -63,8 +67,8 @@ impl Piece {
         Self {
             rows: 0,
             bytes: 0,
-            rows_max: if exactly { u64::MAX } else { step.rows_max.max(1) as u64 },
-            bytes_max: if exactly { usize::MAX } else { step.bytes_max },
+            rows_max: step.rows_max.max(1).saturating_mul(pieces) as u64,
+            bytes_max: step.bytes_max.saturating_mul(pieces),
             last_key: None,
             filler: rows.then(|| Filler::new(columns, limits)),
             batches: Vec::new(),
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bounded_piece_is_exactly_that_whatever_the_limits() {
+    fn a_bounded_piece_is_exactly_that_unless_it_has_grown_beyond_bounds() {
         let rows = "INSERT INTO t VALUES (1), (2), (3), (4), (5)";
         let mut db = Fixture::new("CREATE TABLE t(id INTEGER PRIMARY KEY)", rows);
         let step = db.copy(1, CopyHow::Rows, 1);
@@ -201,6 +205,15 @@ mod tests {
         (step.low, step.bounded) = (Some(Key(vec![Value::Integer(3)])), true);
         let said = db.said();
         assert_eq!((said.range().len(), said.window.copied.expect("a piece").last), (2, true));
+        db.run("INSERT INTO t VALUES (6), (7), (8), (9)");
+        for high in [None, Some(Key(vec![Value::Integer(9)]))] {
+            let step = db.copy(1, CopyHow::Rows, 1);
+            (step.low, step.bounded, step.high) = (Some(Key(vec![Value::Integer(3)])), true, high);
+            let said = db.said();
+            let copied = said.window.copied.as_ref().expect("a piece");
+            assert_eq!((said.range().len(), copied.last), (4, false));
+            assert_eq!(copied.high, Some(Key(vec![Value::Integer(7)])), "the copy goes on from here");
+        }
     }
 
     #[test]

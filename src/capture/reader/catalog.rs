@@ -81,7 +81,7 @@ fn travelling(captured: &Captured, kinds: SchemaKinds, mut carried: BTreeSet<Str
             let own = object.object.name.to_ascii_lowercase();
             let is_view = object.object.kind == ObjectKind::View;
             let there = |name: &String| carried.contains(name) || (is_view && *name == own) || !captured.has(name);
-            object.needs.iter().all(there)
+            !object.names_ours && object.needs.iter().all(there)
         });
         waiting = rest;
         if ready.is_empty() {

@@ -1,7 +1,8 @@
 //! Reads the log's new entries and reduces them to one mark for each key.
 //!
 //! Entries are compared by the key's collation and by value, as SQLite's index on the key does, so that a key under two
-//! spellings is one. What is kept is a key and two versions each, never a row: memory is bounded by `window_rows`.
+//! spellings is one. What is kept is a key and two versions each, never a row: memory is bounded by `window_rows` and
+//! [`KEY_BYTES_MAX`].
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
@@ -59,10 +60,14 @@ pub(super) struct Entries {
     /// Tables of the link whose copy starts anew.
     pub markers: Vec<TableId>,
     keys: usize,
+    key_bytes: usize,
 }
 
+/// Bytes that the keys of a window may have, where it may be split: as many again are held beside them, as they compare.
+const KEY_BYTES_MAX: usize = 64 << 20;
+
 impl Entries {
-    /// Reads what came after `request.after`, until `request.window_rows` keys are met.
+    /// Reads what came after `request.after`, until `request.window_rows` keys are met, or very long ones.
     pub fn read(connection: &Connection, captured: &Captured, request: &ReadRequest) -> Result<Self, Error> {
         let mut entries = Self { last_seq: request.after, ..Self::default() };
         let mut statement = connection.prepare_cached(captured.entries_sql())?;
@@ -92,16 +97,18 @@ impl Entries {
         let Some(table) = captured.readable_as(generation).filter(|table| request.selection.has(table.name())) else {
             return Ok(true);
         };
+        let is_full = request.window_rows.is_some_and(|most| self.is_full(most));
         let marks = self.tables.entry(table.id).or_default();
         let key = key_of(row, table.collations.len(), captured)?;
         let slot = match marks.entry(key.normal(&table.collations)) {
-            Slot::Vacant(_) if request.window_rows.is_some_and(|most| self.keys >= most.max(1)) => return Ok(false),
+            Slot::Vacant(_) if is_full => return Ok(false),
             slot => slot,
         };
         let version = version_of(row)?;
         let written = (op != op::TOUCH).then_some(version);
         match slot {
             Slot::Vacant(slot) => {
+                self.key_bytes += slot.key().as_bytes().len();
                 slot.insert(Mark { key, newest: version, written });
                 self.keys += 1;
             }
@@ -111,6 +118,10 @@ impl Entries {
             }
         }
         Ok(true)
+    }
+
+    fn is_full(&self, keys_max: usize) -> bool {
+        self.keys >= keys_max.max(1) || self.key_bytes >= KEY_BYTES_MAX
     }
 
     fn add_marker(&mut self, generation: TableId, captured: &Captured, request: &ReadRequest) {

@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use crate::model::{ObjectKind, SchemaObject};
+use crate::sqlite::authorizer::names_ours;
 use crate::sqlite::{catalog, ident, lexer};
 
 /// A view or a trigger that can travel.
@@ -19,6 +20,8 @@ pub(super) struct Object {
     pub object: SchemaObject,
     /// What it needs to be there, in lower case.
     pub needs: BTreeSet<String>,
+    /// Whether it uses a name that could be one of ours: no replica would take it.
+    pub names_ours: bool,
 }
 
 /// The views, then the triggers, each in the order in which they were made; and every table's and view's name in lower
@@ -31,7 +34,8 @@ pub(super) fn read(connection: &mut Connection) -> rusqlite::Result<(Vec<Object>
             ObjectKind::View => read_by_view(connection, &object.name)?,
             ObjectKind::Trigger | ObjectKind::Index => Some(named_in(&object.sql, &names)),
         };
-        objects.extend(needs.map(|needs| Object { object, needs }));
+        let names_ours = names_ours(&object.sql).is_some();
+        objects.extend(needs.map(|needs| Object { object, needs, names_ours }));
     }
     Ok((objects, names))
 }

@@ -396,3 +396,35 @@ fn keys_are_one_exactly_where_sqlite_says_so() {
         }
     }
 }
+
+#[test]
+fn a_view_that_uses_a_name_of_ours_is_held_back_and_named() {
+    let mut db = Fixture::new(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY); CREATE VIEW v AS SELECT id AS __cdc_id FROM t;
+         CREATE VIEW w AS SELECT '__cdc_' AS id FROM t; CREATE VIEW x AS SELECT * FROM v;
+         CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT 1 AS __cdc_b; END",
+        "",
+    );
+    db.request.catalog_known = None;
+    let said = db.said();
+    let objects = said.items.iter().filter_map(|item| match item {
+        WindowItem::Object(object) => Some(object.name.as_str()),
+        _ => None,
+    });
+    assert_eq!(objects.collect::<Vec<_>>(), ["w"]);
+    assert_eq!(said.window.held_back, ["view \"v\"", "view \"x\"", "trigger \"g\""]);
+}
+
+#[test]
+fn a_window_holds_no_more_keys_than_memory_may() {
+    let mut db = Fixture::new("CREATE TABLE t(k PRIMARY KEY)", "");
+    db.run(
+        "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 6)
+         INSERT INTO __cdc_log(ts, op, tbl, k0) SELECT 5, 3, 1, CAST(i || zeroblob(16000000) AS BLOB) FROM n",
+    );
+    let mut ends = Vec::new();
+    while let ReadOutcome::Window(_) = db.read() {
+        ends.push(db.said().window.end.to.position.seq);
+    }
+    assert!(ends.len() == 2 && ends[0] < 6 && ends[1] == 6, "{ends:?}");
+}

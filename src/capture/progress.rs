@@ -1,0 +1,156 @@
+//! How far a consumer that keeps nothing itself has got: a CloudQuery destination takes what it is given, and what it
+//! was given is noted here, in the source's database.
+//!
+//! The position is the consumer's row in `__cdc_consumers`; its tables are in `__cdc_copies`, under an id that the
+//! consumer was given when it was met. Both move in one transaction, and only to what the consumer has committed.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::consumers::{self, Consumer};
+use super::{Error, change_log};
+use crate::model::{Checkpoint, Clock, CopyState, Key, NodeId, Position, TableId};
+use crate::sqlite::{self, store};
+
+/// What kind of consumer these are.
+const KIND: &str = "cloudquery";
+
+/// A table that a consumer was given, or part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenTable {
+    /// Its generation then.
+    pub id: TableId,
+    /// Its name then.
+    pub name: String,
+    /// How much of it.
+    pub state: CopyState,
+    /// Whether the copy begins with the removal of what the consumer has of it.
+    pub wipe: bool,
+}
+
+/// How far a consumer has got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The id under which its tables are kept.
+    pub id: NodeId,
+    /// Up to where it has the log; `None` where that is no place in this log any more.
+    pub checkpoint: Option<Checkpoint>,
+    /// The tables that it was given.
+    pub tables: Vec<GivenTable>,
+}
+
+/// What is noted of a consumer; `None` where it was never met.
+///
+/// # Errors
+/// [`Error::NotInstalled`], or SQLite's.
+pub fn read_progress(connection: &Connection, name: &str) -> Result<Option<Progress>, Error> {
+    let known = consumers::list(connection)?.into_iter().find(|consumer| consumer.name == name);
+    let Some(Consumer { peer: Some(id), position, cut_off, .. }) = known else { return Ok(None) };
+    let checkpoint = match position.filter(|_| !cut_off) {
+        Some(position) => checkpoint_at(connection, position)?,
+        None => None,
+    };
+    Ok(Some(Progress { id, checkpoint, tables: tables(connection, id)? }))
+}
+
+/// The place in this log, if it is one.
+fn checkpoint_at(connection: &Connection, position: Position) -> Result<Option<Checkpoint>, Error> {
+    let log = change_log::name(connection)?;
+    if store::epoch(connection)? != Some(position.epoch) {
+        return Ok(None);
+    }
+    let (_, oldest) = change_log::bounds(connection, &log)?;
+    if position.seq == 0 && oldest <= 1 {
+        return Ok(Some(Checkpoint { position, ts_ms: 0, fingerprint: 0 }));
+    }
+    let mark = change_log::entry_mark(connection, &log, position.seq)?;
+    Ok(mark.map(|(ts_ms, fingerprint)| Checkpoint { position, ts_ms, fingerprint }))
+}
+
+fn tables(connection: &Connection, id: NodeId) -> Result<Vec<GivenTable>, Error> {
+    let sql = "SELECT id, name, state, after, lost_history FROM main.__cdc_copies WHERE peer = ?1 ORDER BY id";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([id.0])?;
+    let mut tables = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (state, after): (String, Option<Vec<u8>>) = (row.get(2)?, row.get(3)?);
+        let damaged = || sqlite::Error::Damaged { table: "__cdc_copies", what: format!("its state is {state:?}") };
+        let state = match (state.as_str(), after) {
+            ("pending", _) => CopyState::Pending,
+            ("done", _) => CopyState::Done,
+            ("copying", Some(after)) => CopyState::Copying { after: Key::from_bytes(&after).ok_or_else(damaged)? },
+            _ => return Err(damaged().into()),
+        };
+        tables.push(GivenTable { id: TableId(row.get(0)?), name: row.get(1)?, state, wipe: row.get(4)? });
+    }
+    Ok(tables)
+}
+
+/// Notes how far a consumer has got.
+///
+/// # Errors
+/// SQLite's.
+pub fn note_progress(
+    connection: &mut Connection,
+    name: &str,
+    (id, position, tables): (NodeId, Position, &[GivenTable]),
+    clock: &dyn Clock,
+) -> Result<(), Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let consumer = Consumer {
+        name: name.to_owned(),
+        kind: KIND.to_owned(),
+        peer: Some(id),
+        position: Some(position),
+        cut_off: false,
+    };
+    consumers::meet(&transaction, &consumer, clock)?;
+    transaction.prepare_cached("DELETE FROM main.__cdc_copies WHERE peer = ?1")?.execute([id.0])?;
+    let sql =
+        "INSERT INTO main.__cdc_copies(peer, id, name, state, after, lost_history) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    for table in tables {
+        let (word, after) = match &table.state {
+            CopyState::Pending => ("pending", None),
+            CopyState::Copying { after } => ("copying", Some(after.to_bytes())),
+            CopyState::Done => ("done", None),
+        };
+        let values = (id.0, table.id.0, &table.name, word, after, table.wipe);
+        transaction.prepare_cached(sql)?.execute(values)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::test_support::Fixture;
+    use crate::model::{ManualClock, Value};
+
+    #[test]
+    fn progress_comes_back_as_it_was_noted_and_is_nothing_in_another_epoch() {
+        let mut connection = Fixture::captured("CREATE TABLE t(id INTEGER PRIMARY KEY)").ours;
+        let clock = ManualClock::at(5);
+        assert_eq!(read_progress(&connection, "lake").expect("read"), None);
+        let epoch = store::epoch(&connection).expect("read").expect("installed");
+        let state = |id, state, wipe| GivenTable { id: TableId(id), name: format!("t{id}"), state, wipe };
+        let after = Key(vec![Value::Null, Value::text("x")]);
+        let given = [
+            state(1, CopyState::Done, false),
+            state(2, CopyState::Pending, true),
+            state(3, CopyState::Copying { after }, false),
+        ];
+        let at = |seq| Position { epoch, seq };
+        note_progress(&mut connection, "lake", (NodeId(9), at(0), &given), &clock).expect("note");
+        note_progress(&mut connection, "lake", (NodeId(9), at(0), &given), &clock).expect("note again");
+        let read = read_progress(&connection, "lake").expect("read").expect("noted");
+        assert_eq!((read.id, read.tables.as_slice()), (NodeId(9), &given[..]));
+        assert_eq!(read.checkpoint.map(|checkpoint| checkpoint.position), Some(at(0)));
+        note_progress(&mut connection, "lake", (NodeId(9), at(77), &given), &clock).expect("note");
+        let read = read_progress(&connection, "lake").expect("read").expect("noted");
+        assert_eq!(read.checkpoint, None, "the log has no such entry");
+        let elsewhere = Position { epoch: crate::model::Epoch(1), seq: 0 };
+        note_progress(&mut connection, "lake", (NodeId(9), elsewhere, &[]), &clock).expect("note");
+        let read = read_progress(&connection, "lake").expect("read").expect("noted");
+        assert_eq!((read.checkpoint, read.tables.len()), (None, 0));
+    }
+}
