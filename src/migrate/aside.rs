@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::Error;
-use super::error::about;
+use super::error::{about, refusal};
 use super::said::is_same;
 use crate::model::{ObjectKind, SchemaObject};
 use crate::sqlite::catalog::OURS;
@@ -59,7 +59,7 @@ impl Aside {
 fn put_back_together(conn: &Connection, objects: &[(SchemaObject, bool)]) -> Result<Vec<String>, Error> {
     let mut why = Vec::new();
     for (object, _) in objects {
-        why.push(conn.execute_batch(&object.sql).err().map(|error| error.to_string()));
+        why.push(refusal(conn.execute_batch(&object.sql))?.map(|error| error.to_string()));
     }
     for ((object, worked), why) in objects.iter().zip(&mut why) {
         if why.is_none() && *worked {
@@ -106,7 +106,10 @@ pub(super) fn why_broken(conn: &Connection, object: &SchemaObject) -> Result<Opt
     match object.kind {
         ObjectKind::Index => {}
         ObjectKind::View => sql.push(format!("SELECT * FROM main.{}", ident(&object.name))),
-        ObjectKind::Trigger => sql.extend(firing(conn, object)?),
+        ObjectKind::Trigger => match firing(conn, object) {
+            Ok(firing) => sql.extend(firing),
+            Err(broken) => return Ok(Some(broken.to_string())),
+        },
     }
     let before = conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
@@ -116,7 +119,10 @@ pub(super) fn why_broken(conn: &Connection, object: &SchemaObject) -> Result<Opt
 }
 
 /// The statement that fires a trigger; none where its table is not there.
-pub(super) fn firing(conn: &Connection, trigger: &SchemaObject) -> Result<Option<String>, Error> {
+///
+/// # Errors
+/// SQLite's, where it is on a view that does not compile.
+pub(super) fn firing(conn: &Connection, trigger: &SchemaObject) -> rusqlite::Result<Option<String>> {
     let mut statement = conn.prepare(&format!("PRAGMA main.table_xinfo({})", ident(&trigger.table)))?;
     let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>("name")?, row.get::<_, i64>("hidden")?));
     let columns = statement.query_map([], read)?.collect::<rusqlite::Result<Vec<_>>>()?;

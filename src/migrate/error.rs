@@ -135,6 +135,27 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
+/// Why a statement was refused, `None` where it was not. What is no word on the statement, but on the disk or the
+/// machine, stays a failure: the transaction may be gone.
+pub(super) fn refusal<T>(done: rusqlite::Result<T>) -> Result<Option<rusqlite::Error>, Error> {
+    match done {
+        Ok(_) => Ok(None),
+        Err(error) if sqlite::is_refusal(&error) => Ok(Some(error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A definition of the peer's that SQLite does not take, or a failure that has nothing to do with it.
+pub(super) fn unusable(what: String) -> impl FnOnce(rusqlite::Error) -> Error {
+    move |source| {
+        if sqlite::is_refusal(&source) {
+            Error::Unusable { what, source }
+        } else {
+            Error::Statement { what, source: source.into() }
+        }
+    }
+}
+
 /// Adds which object a statement was about.
 pub(super) fn about(what: &str) -> impl FnOnce(rusqlite::Error) -> Error {
     let what = format!("\"{what}\"");

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use rusqlite::Connection;
 
 use super::aside::Aside;
-use super::error::about;
+use super::error::{about, unusable};
 use super::pair::{Here, Pairs};
 use super::plan::{Step, TablePlan, Work};
 use super::rebuild::{self, is_misfit};
@@ -96,20 +96,21 @@ impl Execution<'_> {
         Ok(catalog::table(self.conn, &one.def.name)?.expect("what is wanted was just made"))
     }
 
-    /// Names may be swapped, so whoever stands in another's way steps aside first.
+    /// Names may be swapped, so whoever stands in another's way steps aside first; then come those whose new name was
+    /// free all the time, whose old one may be what somebody waits for.
     fn rename(&self, renames: &[(String, String)]) -> Result<(), Error> {
         let is_taken = |to: &str| renames.iter().any(|(from, _)| from.eq_ignore_ascii_case(to));
-        let mut last = Vec::new();
+        let (mut free, mut awaited) = (Vec::new(), Vec::new());
         for (place, (from, to)) in renames.iter().enumerate() {
             if is_taken(to) {
                 let meanwhile = format!("__cdc_renamed_{place}");
                 self.rename_table(from, &meanwhile)?;
-                last.push((meanwhile, to));
+                awaited.push((meanwhile, to));
             } else {
-                last.push((from.clone(), to));
+                free.push((from.clone(), to));
             }
         }
-        last.iter().try_for_each(|(from, to)| self.rename_table(from, to))
+        free.iter().chain(&awaited).try_for_each(|(from, to)| self.rename_table(from, to))
     }
 
     /// What refers to the table follows it, as at the source; where something unrelated is so broken that SQLite refuses
@@ -153,8 +154,7 @@ impl Execution<'_> {
         if self.conn.prepare_cached(taken)?.exists([name])? {
             return Err(Error::Occupied { table: name.clone() });
         }
-        let unusable = |source| Error::Unusable { what: format!("table \"{name}\""), source };
-        self.conn.execute(&one.def.ddl, []).map_err(unusable)?;
+        self.conn.execute(&one.def.ddl, []).map_err(unusable(format!("table \"{name}\"")))?;
         Ok(Change::Created)
     }
 
@@ -256,8 +256,8 @@ impl Execution<'_> {
             match self.conn.execute(sql, []) {
                 Ok(_) => {}
                 Err(error) if index.unique && is_misfit(&error) && self.rules.mode == Mode::Forced => return Ok(true),
-                Err(source) if index.unique => {
-                    return Err(Error::Unusable { what: format!("unique index \"{}\"", index.name), source });
+                Err(error) if index.unique || !is_misfit(&error) => {
+                    return Err(unusable(format!("index \"{}\"", index.name))(error));
                 }
                 Err(error) => self.notes.push(format!("index \"{}\" does not work here ({error})", index.name)),
             }

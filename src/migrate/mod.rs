@@ -32,5 +32,6 @@ mod tests;
 
 pub use check::{Wanted, check};
 pub use error::{Error, RefusedChange};
+pub use rebuild::under_legacy_rules;
 pub use run::{apply_catalog, create_deferred_indexes};
 pub use terms::{Catalog, Change, Held, Migrated, Mode, Outcome, Rules};

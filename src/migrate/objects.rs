@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::aside::{Aside, drop_object, firing, why_broken};
 use super::check::refused;
+use super::error::refusal;
 use super::said::{Said, carries, is_same};
 use super::{Catalog, Error, Mode, Rules};
 use crate::model::{ObjectKind, SchemaObject};
@@ -79,7 +80,7 @@ impl Objects<'_> {
             missing.into_iter().partition(|object| object.kind == ObjectKind::View);
         let mut broken = Vec::new();
         for view in &views {
-            broken.push(self.conn.execute(&view.sql, []).err().map(|error| error.to_string()));
+            broken.push(refusal(self.conn.execute(&view.sql, []))?.map(|error| error.to_string()));
         }
         for (view, why) in views.iter().zip(&mut broken) {
             // One that does not work, for want of a table that is not here, is kept as the source has it.
@@ -124,7 +125,8 @@ impl Objects<'_> {
     fn compile(&self, scratch: &Scratch, names: &Names, object: &SchemaObject) -> Result<(), Error> {
         let sql = match object.kind {
             ObjectKind::View => Some(format!("SELECT * FROM main.{}", ident(&object.name))),
-            ObjectKind::Trigger => firing(scratch.connection(), object)?,
+            // One on a view that does not compile does nothing.
+            ObjectKind::Trigger => firing(scratch.connection(), object).unwrap_or(None),
             ObjectKind::Index => None,
         };
         match sql.map_or(Ok(()), |sql| scratch.compile(names, &sql)) {
@@ -138,9 +140,9 @@ impl Objects<'_> {
     /// every write of whoever takes this database over.
     fn create_trigger(&self, trigger: &SchemaObject) -> Result<Option<String>, Error> {
         self.conn.execute_batch("SAVEPOINT __cdc_object")?;
-        let why = match self.conn.execute(&trigger.sql, []) {
-            Err(error) => Some(error.to_string()),
-            Ok(_) => why_broken(self.conn, trigger)?,
+        let why = match refusal(self.conn.execute(&trigger.sql, []))? {
+            Some(error) => Some(error.to_string()),
+            None => why_broken(self.conn, trigger)?,
         };
         let undo = if why.is_some() { "ROLLBACK TO __cdc_object; " } else { "" };
         self.conn.execute_batch(&format!("{undo}RELEASE __cdc_object"))?;

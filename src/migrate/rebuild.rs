@@ -5,12 +5,14 @@
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension};
 
-use super::error::about;
+use super::error::{about, refusal};
 use super::said::Said;
 use super::{Error, Wanted, plan};
 use crate::model::{Index, KeyShape, TableSchema};
+/// Whether a row, or an index on them, is refused for what the rows are; anything else is a failure.
+pub(super) use crate::sqlite::is_refusal as is_misfit;
 use crate::sqlite::{catalog, ident, quote, store};
 
 /// What the old table is called meanwhile.
@@ -36,18 +38,19 @@ impl Task<'_> {
         let mut lost = Vec::new();
         for (index, theirs) in self.indexes(&old, true) {
             // An index of the replica's own may not go with the new definition; the peer's must.
-            match self.conn.execute_batch(&index) {
-                Err(source) if theirs => return Err(about(name)(source)),
-                Err(source) => lost.push(format!("an index on \"{name}\" could not survive ({source})")),
-                Ok(()) => {}
+            let done = self.conn.execute_batch(&index);
+            if theirs {
+                done.map_err(about(name))?;
+            } else if let Some(why) = refusal(done)? {
+                lost.push(format!("an index on \"{name}\" could not survive ({why})"));
             }
         }
         self.copy_rows(name, &old)?;
         self.conn.execute_batch(&format!("DROP TABLE main.{OLD}")).map_err(about(name))?;
         self.restore_sequence(name, sequence)?;
         for (index, _) in self.indexes(&old, false) {
-            if let Err(source) = self.conn.execute_batch(&index) {
-                lost.push(format!("an index on \"{name}\" could not survive ({source})"));
+            if let Some(why) = refusal(self.conn.execute_batch(&index))? {
+                lost.push(format!("an index on \"{name}\" could not survive ({why})"));
             }
         }
         Ok(lost)
@@ -113,7 +116,12 @@ impl Task<'_> {
     /// Leaves out the rows that do not fit.
     fn copy_one_by_one(&self, into: &str, read: &str, columns: usize) -> rusqlite::Result<()> {
         let places = vec!["?"; columns].join(", ");
-        let mut insert = self.conn.prepare(&format!("{into} VALUES ({places})"))?;
+        let mut insert = match self.conn.prepare(&format!("{into} VALUES ({places})")) {
+            Ok(insert) => insert,
+            // None fits: a new column has a default that only the application can compute.
+            Err(error) if is_misfit(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let mut select = self.conn.prepare(read)?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
@@ -151,20 +159,14 @@ impl Task<'_> {
 }
 
 /// Runs an ALTER TABLE … RENAME that leaves alone whatever refers to the table.
-pub(super) fn under_legacy_rules(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+///
+/// # Errors
+/// SQLite's.
+pub fn under_legacy_rules(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     const LEGACY: DbConfig = DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE;
     let before = conn.db_config(LEGACY)?;
     conn.set_db_config(LEGACY, true)?;
     let done = conn.execute_batch(sql);
     conn.set_db_config(LEGACY, before)?;
     done
-}
-
-/// Whether a row, or an index on them, is refused for what the rows are; anything else is a failure.
-pub(super) fn is_misfit(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        // The last one is an expression that fails on a row's values.
-        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::Unknown)
-    )
 }

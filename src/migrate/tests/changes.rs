@@ -293,3 +293,13 @@ fn a_new_column_that_no_row_here_can_have_leaves_the_rows_to_the_copy() {
     assert_eq!(schema(&ends.replica), schema(&ends.source));
     assert_eq!(ask(&ends.replica, "SELECT count(*) FROM t"), "0");
 }
+
+#[test]
+fn rows_that_need_a_default_of_the_applications_are_left_to_the_copy() {
+    let mut ends = Ends::with(Mode::Forced, "CREATE TABLE t(id INTEGER PRIMARY KEY, a)", "INSERT INTO t VALUES (1, 2)");
+    let change =
+        "CREATE TABLE n(id INTEGER PRIMARY KEY, a, u DEFAULT (my_uuid())); DROP TABLE t; ALTER TABLE n RENAME TO t";
+    let outcome = ends.change(change).unwrap();
+    assert_eq!((only(&outcome).change, only(&outcome).copy), (Change::Rebuilt, true));
+    assert_eq!(schema(&ends.replica), schema(&ends.source));
+}

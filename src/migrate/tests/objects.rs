@@ -145,3 +145,17 @@ fn the_connection_is_as_it_was() {
     assert!(!ends.replica.db_config(SQLITE_DBCONFIG_ENABLE_TRIGGER).unwrap());
     assert!(!ends.replica.db_config(SQLITE_DBCONFIG_LEGACY_ALTER_TABLE).unwrap());
 }
+
+#[test]
+fn a_trigger_on_a_view_of_a_view_that_changes_is_not_in_the_way() {
+    let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE VIEW vw AS SELECT id, v FROM t;
+               CREATE VIEW v2 AS SELECT * FROM vw;
+               CREATE TRIGGER vi INSTEAD OF INSERT ON v2 BEGIN SELECT 1; END";
+    let mut ends = Ends::with(Mode::Forced, ddl, "INSERT INTO t VALUES (1, 2)");
+    let outcome = ends.change("ALTER TABLE t RENAME COLUMN v TO w").unwrap();
+    assert!(outcome.notes.is_empty(), "{:?}", outcome.notes);
+    assert_eq!(schema(&ends.replica), schema(&ends.source));
+    let mut ends = Ends::with(Mode::Forced, ddl, "");
+    ends.change("ALTER TABLE t RENAME TO u").unwrap();
+    assert_eq!(schema(&ends.replica), schema(&ends.source));
+}

@@ -189,3 +189,19 @@ fn a_table_that_the_link_leaves_out_or_that_comes_twice_is_an_error() {
     catalog.tables[1] = TableDef { name: "A".to_owned(), ..catalog.tables[0].clone() };
     assert!(matches!(ends.apply(&catalog), Err(Error::Twice { .. })));
 }
+
+/// The newer one of a table that is built beside the old one takes its name.
+#[test]
+fn a_table_takes_the_name_of_one_that_is_renamed_in_the_same_catalog() {
+    let tables = "CREATE TABLE t(id INTEGER PRIMARY KEY, x); CREATE TABLE t_new(id INTEGER PRIMARY KEY, x TEXT)";
+    let rows = "INSERT INTO t VALUES (1, 'old'); INSERT INTO t_new VALUES (1, 'new')";
+    let mut ends = Ends::with(Mode::Forced, tables, rows);
+    ends.rename("t", "t_old");
+    ends.rename("t_new", "t");
+    let outcome = ends.sync().unwrap();
+    let renamed = |name: &str| (name.to_owned(), Change::Renamed, false);
+    assert_eq!(changes(&outcome), [renamed("t"), renamed("t_old")]);
+    assert_eq!(schema(&ends.replica), schema(&ends.source));
+    assert_eq!(ask(&ends.replica, "SELECT x FROM t"), "new");
+    assert_eq!(ask(&ends.replica, "SELECT x FROM t_old"), "old");
+}
