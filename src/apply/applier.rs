@@ -150,7 +150,8 @@ fn create_file(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Peer, Replica, integers, key, started};
+    use super::super::NeedRange;
+    use super::super::testing::{Peer, Replica, Said, integers, key, started};
     use super::*;
     use crate::model::{CopyState, TableId, Value};
 
@@ -343,5 +344,116 @@ mod tests {
             let rows = "SELECT count(*) FROM t WHERE c1000 = 5 AND c1999 = c0 + 1";
             assert_eq!(replica.look().query_row(rows, [], |row| row.get::<_, i64>(0)).expect("count"), 2);
         }
+    }
+
+    /// The database may grow by so many pages.
+    fn fill_disk(conn: &mut Connection, pages: i64) {
+        let number =
+            |conn: &Connection, sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("pragma");
+        let now = number(conn, "PRAGMA page_count");
+        number(conn, &format!("PRAGMA max_page_count = {}", now + pages));
+    }
+
+    /// One statement is interrupted, sooner or later, and none after it: as where a disk fails once, SQLite rolls back.
+    fn interrupt(conn: &mut Connection, mut after: i64) {
+        let handler = move || {
+            after -= 1;
+            after == -1
+        };
+        conn.progress_handler(100, Some(handler)).expect("handler");
+    }
+
+    /// Applies a window at a replica that is hindered ever less, until it goes through; until then nothing of it is there,
+    /// and it is tried again by itself.
+    fn applies_whole_or_not_at_all(replica: &mut Replica, window: &Said, (hinder, count): (Hinder, &str)) {
+        let counted =
+            |replica: &Replica| replica.look().query_row(count, [], |row| row.get::<_, i64>(0)).expect("count");
+        let (held, before) = (replica.held(), counted(replica));
+        for step in 0..10_000 {
+            hinder(&mut replica.applier().conn, step);
+            let done = replica.apply(window.clone());
+            fill_disk(&mut replica.applier().conn, 1 << 20);
+            replica.applier().conn.progress_handler(1, None::<fn() -> bool>).expect("handler");
+            let Err(error) = done else {
+                assert!(step > 3, "it was hindered {step} times");
+                assert_ne!(counted(replica), before);
+                return;
+            };
+            assert_eq!(error.fault(), crate::model::Fault::Retry, "step {step}: {}", sqlite::said(&error));
+            assert_eq!((replica.held(), counted(replica)), (held.clone(), before), "step {step}");
+        }
+        panic!("it never goes through");
+    }
+
+    type Hinder = fn(&mut Connection, i64);
+
+    const ROWS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150)
+        INSERT INTO t SELECT i, printf('%0*d', 600, i) FROM n";
+
+    #[test]
+    fn a_disk_that_is_full_or_fails_leaves_nothing_of_the_window() {
+        for (hinder, user_triggers) in
+            [(fill_disk as Hinder, false), (fill_disk, true), (interrupt, false), (interrupt, true)]
+        {
+            let (mut peer, mut replica) = started("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+            replica.rules.user_triggers = user_triggers;
+            peer.run(ROWS);
+            let items = peer.catalog().into_iter().chain([peer.upserts("t", "1")]).collect();
+            let window = peer.next(items);
+            applies_whole_or_not_at_all(&mut replica, &window, (hinder, "SELECT count(*) FROM t"));
+            replica.assert_equal(&peer);
+            assert_eq!(replica.held().windows, 2);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_amid_a_migration_leaves_nothing_of_it() {
+        for (ddl, change) in [
+            ("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", "CREATE INDEX tv ON t(v)"),
+            ("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", "CREATE UNIQUE INDEX tv ON t(v)"),
+            (
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, v)",
+                "ALTER TABLE t RENAME TO o; CREATE TABLE t(id INTEGER PRIMARY KEY, v NOT NULL);
+                 INSERT INTO t SELECT * FROM o; DROP TABLE o",
+            ),
+        ] {
+            let (mut peer, mut replica) = started(ddl);
+            peer.run(ROWS);
+            replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+            peer.run(change);
+            let window = peer.next(peer.catalog());
+            let indexes = "SELECT count(*) FROM sqlite_schema WHERE name = 'tv' OR sql LIKE '%NOT NULL)%'";
+            applies_whole_or_not_at_all(&mut replica, &window, (interrupt, indexes));
+        }
+    }
+
+    #[test]
+    fn after_a_vacuum_here_tables_whose_key_is_the_rowid_are_compared() {
+        let (mut peer, mut replica) = started("CREATE TABLE k(id INTEGER PRIMARY KEY); CREATE TABLE t(a, b)");
+        peer.run("INSERT INTO t VALUES (1, 1), (2, 2), (3, 3); DELETE FROM t WHERE a = 1");
+        let copies = |peer: &Peer| vec![peer.range("k", None, None, true), peer.range("t", None, None, true)];
+        replica.apply(peer.next(copies(&peer))).expect("apply");
+        let asked = [NeedRange { table: peer.table_id("t"), low: None, high: None }];
+        for between_sessions in [false, true] {
+            replica.run("VACUUM");
+            let mut items = Vec::new();
+            if between_sessions {
+                replica.reopen();
+                items = peer.catalog();
+            }
+            let applied = replica.apply(peer.next(items)).expect("apply");
+            assert_eq!(applied.needs, asked);
+            assert_eq!((replica.state("t"), replica.state("k")), (CopyState::Pending, CopyState::Done));
+            replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+            replica.assert_equal(&peer);
+            assert_eq!(replica.look().query_row("SELECT min(rowid) FROM t", [], |row| row.get(0)), Ok(2));
+        }
+        replica.reopen();
+        let applied = replica.apply(peer.next(peer.catalog())).expect("apply");
+        assert!(applied.needs.is_empty(), "nobody was at the schema: {:?}", applied.needs);
+        peer.run("CREATE TABLE z(a)");
+        let applied = replica.apply(peer.next(peer.catalog())).expect("apply");
+        assert!(applied.migrated && applied.needs.is_empty(), "it was we: {:?}", applied.needs);
+        assert!(replica.apply(peer.next(peer.catalog())).expect("apply").needs.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use super::checkpoint::{Copies, Copy};
 use super::statement::Target;
 use super::{Error, LinkRules};
 use crate::migrate::{self, Change, Migrated};
-use crate::model::{CopyState, NodeId, TableDef, TableId};
+use crate::model::{CopyState, KeyShape, NodeId, TableDef, TableId};
 use crate::sqlite;
 
 /// A peer's tables as this session knows them. Begins with the first catalog; thrown away with a transaction that fails.
@@ -127,6 +127,16 @@ impl Received {
             }
         }
         ask
+    }
+
+    /// Begins the copies of all tables anew whose key is the rowid, for their rows may have other ones now. Returns those
+    /// that must be asked for.
+    pub(super) fn compare_by_rowid(&mut self) -> Vec<TableId> {
+        let by_rowid = self.targets.values().filter(|target| matches!(target.read.key, KeyShape::Rowid { .. }));
+        let mut tables: Vec<TableId> = by_rowid.map(|target| target.id).collect();
+        tables.sort_unstable();
+        tables.retain(|table| self.copies.begin_anew(*table));
+        tables
     }
 
     /// Under which id the progress of a table is.

@@ -17,6 +17,11 @@ use crate::model::{CopyState, Digest, Key, NormalKey, Range, RangeMode, TableId}
 use crate::sqlite::range_sql::{Cells, RangeQuery};
 use crate::sqlite::row_sql::RowRef;
 
+/// Keys that are deleted at once, where a range here has rows that the peer has not, and their bytes: it may be empty
+/// there and hold millions here.
+const GONE_AT_ONCE: usize = 10_000;
+const GONE_BYTES_AT_ONCE: usize = 8 << 20;
+
 /// The piece of a copy that was applied or found equal.
 pub(super) struct Covered<'a> {
     pub(super) table: TableId,
@@ -100,11 +105,21 @@ pub(super) fn apply_range(writer: &Writer<'_>, range: &Range) -> Result<Written,
         }
         return Ok(written);
     }
-    let found = compare(writer, &here, &batches)?;
-    for key in &found.gone {
-        written.deletes += writer.delete_key(key)?;
+    let incoming = Incoming { batches: &batches, places: index(target, &batches) };
+    let mut equal: Vec<Vec<bool>> = batches.iter().map(|batch| vec![false; batch.rows()]).collect();
+    let mut low = range.low.clone();
+    loop {
+        let here = RangeQuery::new(&target.read, Cells::Wire, low.as_ref(), range.high.as_ref());
+        let gone = incoming.compare(writer, &here, &mut equal)?;
+        for key in &gone.keys {
+            written.deletes += writer.delete_key(key)?;
+        }
+        low = gone.keys.into_iter().next_back();
+        if gone.all {
+            break;
+        }
     }
-    for (batch, equal) in batches.iter().zip(&found.equal) {
+    for (batch, equal) in batches.iter().zip(&equal) {
         for rows in runs(equal) {
             written.upserts += writer.upsert(batch, 0, rows)?;
         }
@@ -124,28 +139,41 @@ fn runs(equal: &[bool]) -> Vec<std::ops::Range<usize>> {
     runs
 }
 
-/// What a range's rows here are against what they should be.
-struct Found {
-    /// Keys to delete: those that the peer does not have, and those with a NULL, whose rows are all written anew.
-    gone: Vec<Key>,
-    /// For each batch, for each row, whether it is here bit by bit.
-    equal: Vec<Vec<bool>>,
+/// Keys to delete.
+struct Gone {
+    /// Those that the peer does not have, and those with a NULL, whose rows are all written anew.
+    keys: Vec<Key>,
+    /// Whether there are no more of them after the last.
+    all: bool,
 }
 
-fn compare(writer: &Writer<'_>, here: &RangeQuery, batches: &[DecodedBatch]) -> Result<Found, Error> {
-    let target = writer.target;
-    let collations = target.collations();
-    let incoming = index(target, batches);
-    let mut found = Found { gone: Vec::new(), equal: batches.iter().map(|batch| vec![false; batch.rows()]).collect() };
-    here.each(writer.conn, |row| {
-        let key = row.key(here.key_places());
-        match incoming.get(&key.normal(&collations)) {
-            Some((batch, at)) if !key.has_null() => found.equal[*batch][*at] = is_equal(row, &batches[*batch], *at),
-            _ => found.gone.push(key),
-        }
-        Ok::<_, Error>(true)
-    })?;
-    Ok(found)
+/// What a range's rows should be.
+struct Incoming<'a> {
+    batches: &'a [DecodedBatch],
+    places: HashMap<NormalKey, (usize, usize)>,
+}
+
+impl Incoming<'_> {
+    /// Compares the rows here with them, until there are many to delete. Notes for each row of each batch whether it is
+    /// here bit by bit.
+    fn compare(&self, writer: &Writer<'_>, here: &RangeQuery, equal: &mut [Vec<bool>]) -> Result<Gone, Error> {
+        let collations = writer.target.collations();
+        let (mut gone, mut bytes) = (Gone { keys: Vec::new(), all: true }, 0);
+        here.each(writer.conn, |row| {
+            let key = row.key(here.key_places());
+            let normal = key.normal(&collations);
+            match self.places.get(&normal) {
+                Some((batch, at)) if !key.has_null() => equal[*batch][*at] = is_equal(row, &self.batches[*batch], *at),
+                _ => {
+                    bytes += normal.as_bytes().len();
+                    gone.keys.push(key);
+                    gone.all = gone.keys.len() < GONE_AT_ONCE && bytes < GONE_BYTES_AT_ONCE;
+                }
+            }
+            Ok::<_, Error>(gone.all)
+        })?;
+        Ok(gone)
+    }
 }
 
 fn is_empty(conn: &Connection, here: &RangeQuery) -> Result<bool, Error> {
@@ -343,5 +371,22 @@ mod tests {
         replica.run("INSERT INTO t VALUES (1, 'a'), (2, 'x'), (3, 'c')");
         let applied = replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
         assert_eq!((applied.upserts, applied.deletes), (1, 0));
+    }
+
+    #[test]
+    fn any_number_of_rows_that_the_peer_does_not_have_goes() {
+        for (ddl, key) in [
+            ("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", "i"),
+            ("CREATE TABLE t(k INT PRIMARY KEY, v)", "CASE WHEN i % 5 THEN i END"),
+        ] {
+            let (mut peer, mut replica) = started(ddl);
+            replica.run(&format!(
+                "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 25000) INSERT INTO t SELECT {key}, 'v' FROM n"
+            ));
+            peer.run("INSERT INTO t VALUES (2, 'v'), (36, 'w'), (24999, 'v'), (99996, 'v')");
+            let applied = replica.apply(peer.next(vec![peer.range("t", None, None, true)])).expect("apply");
+            assert_eq!(applied.deletes, 24_997);
+            replica.assert_equal(&peer);
+        }
     }
 }

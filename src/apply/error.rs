@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::model::{Fault, Key, NodeId, Position, TableId, Value};
+use crate::model::{Fault, Key, NodeId, Position, TableId};
 use crate::{codec, migrate, sqlite};
 
 /// A failure to produce the next item of a window, in the words of whoever reads it.
@@ -208,40 +208,7 @@ fn at(stored: Option<Position>) -> String {
     stored.map_or_else(|| "nothing".to_owned(), |position| position.to_string())
 }
 
-/// Bytes of a key's text or blob that an error shows.
-const SHOWN_MAX: usize = 64;
-
 /// A key for a person to find the row by.
 pub(super) fn shown(key: &Key) -> String {
-    let parts: Vec<String> = key.0.iter().map(shown_value).collect();
-    format!("({})", parts.join(", "))
-}
-
-fn shown_value(value: &Value) -> String {
-    let cut = |bytes: &[u8]| if bytes.len() > SHOWN_MAX { "…" } else { "" };
-    match value {
-        Value::Null => "NULL".to_owned(),
-        Value::Integer(integer) => integer.to_string(),
-        Value::Real(real) => format!("{real:?}"),
-        Value::Text(text) => {
-            let head = String::from_utf8_lossy(&text[..text.len().min(SHOWN_MAX)]).replace('\'', "''");
-            format!("'{head}{}'", cut(text))
-        }
-        Value::Blob(blob) => {
-            let head: String = blob.iter().take(SHOWN_MAX).map(|byte| format!("{byte:02x}")).collect();
-            format!("x'{head}{}'", cut(blob))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_shown_as_sql_and_cut_where_it_is_long() {
-        let key = Key(vec![Value::Integer(7), Value::text("it's"), Value::Blob(vec![0, 255]), Value::Null]);
-        assert_eq!(shown(&key), "(7, 'it''s', x'00ff', NULL)");
-        assert!(shown(&Key(vec![Value::text(&"a".repeat(1000))])).chars().count() < 80);
-    }
+    key.shown()
 }

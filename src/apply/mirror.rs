@@ -14,7 +14,7 @@ use super::copy::{self, Covered};
 use super::protect::{ApplyFlag, Protection};
 use super::rows::Writer;
 use super::statement::Target;
-use super::{Applied, Error, NeedRange, SourceError, Window};
+use super::{Applied, Error, NeedRange, SourceError, Window, moves};
 use crate::migrate;
 use crate::model::{Digest, Position, Range, Rows, TableId, WindowItem};
 use crate::sqlite::store::{self, meta_key};
@@ -35,6 +35,7 @@ pub(super) fn apply(conn: &Connection, received: &mut Received, window: Window<'
     let lost = check_order(conn, &frame, begins_session)?;
     // What migrates needs no triggers; below they are on if the link says so.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    moves::count(conn)?;
     let flag = ApplyFlag::raise(conn, rules.protect)?;
     let mut work = Work { conn, frame, received, applied: Applied::nothing(end.to), ask: Vec::new() };
     if lost {
@@ -52,7 +53,9 @@ pub(super) fn apply(conn: &Connection, received: &mut Received, window: Window<'
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     work.finish()?;
     flag.lower(conn)?;
+    sqlite::still_in_transaction(conn)?;
     work.received.schema_version = sqlite::catalog::schema_version(conn)?;
+    moves::leave(conn, work.received.schema_version)?;
     Ok(work.applied)
 }
 
@@ -110,10 +113,14 @@ impl Work<'_> {
         let Some(catalog) = catalog else { return Ok(()) };
         let Frame { peer, peer_name, rules, .. } = self.frame;
         let outcome = self.received.migrate(self.conn, &Terms { peer, rules }, catalog)?;
+        sqlite::still_in_transaction(self.conn)?;
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         self.applied.migrated = outcome.migrated;
         self.applied.notes.extend(outcome.notes);
         self.ask = outcome.ask;
+        if moves::take(self.conn, peer)? {
+            self.ask.extend(self.received.compare_by_rowid());
+        }
         let tables = self.received.targets.values().map(|target| (target.id, target.name.as_str()));
         let protection = Protection { peer, peer_name, on: rules.protect };
         self.applied.migrated |= protection.reconcile(self.conn, tables)?;
@@ -208,6 +215,8 @@ impl Work<'_> {
         }
         let between_transactions = !end.last_part;
         let checkpoint = &end.to;
+        // Whatever swallowed a failure above: a checkpoint without its rows would lose them for good.
+        sqlite::still_in_transaction(self.conn)?;
         let reached = Reached { peer, name: peer_name, checkpoint, seen: end.seen, between_transactions };
         checkpoint::store(self.conn, &reached)?;
         let asked = std::mem::take(&mut self.ask).into_iter();

@@ -27,6 +27,7 @@ mod checkpoint;
 mod copy;
 mod error;
 mod mirror;
+mod moves;
 mod protect;
 mod rows;
 mod statement;

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, Statement, ffi};
+use rusqlite::{CachedStatement, Connection, Statement, ffi};
 
 use super::Error;
 use super::error::shown;
@@ -78,6 +78,7 @@ impl Writer<'_> {
 
     /// Writes many rows a statement, which costs a quarter less than one a statement. Returns the rows that are left:
     /// too few for another statement, or all from one on that was refused, so that it is found which row it was.
+    /// Where the disk failed, nothing more may be written: the transaction, and what it wrote before, may be gone.
     fn upsert_many(&self, batch: &DecodedBatch, offset: usize, rows: Range<usize>) -> Result<Range<usize>, Error> {
         let (target, at_once) = (self.target, self.target.rows_at_once);
         let mut left = rows;
@@ -95,10 +96,11 @@ impl Writer<'_> {
                     statement.raw_bind_parameter(param, Cell(at.value(place)))?;
                 }
             }
-            if statement.raw_execute().is_err() {
-                break;
+            match statement.raw_execute() {
+                Ok(_) => left.start += at_once,
+                Err(error) if sqlite::is_refusal(&error) => break,
+                Err(error) => return Err(self.failed(error)),
             }
-            left.start += at_once;
         }
         Ok(left)
     }
@@ -107,7 +109,9 @@ impl Writer<'_> {
         self.refuse_nulls(at)?;
         match bind_row(statement, self.target, at).and_then(|()| statement.raw_execute()) {
             Ok(_) => Ok(()),
-            Err(error) if self.firing && is_unique_conflict(&error) => self.displace_and_insert(statement, at),
+            Err(error) if self.firing && is_unique_conflict(&error) && !self.conn.is_autocommit() => {
+                self.displace_and_insert(statement, at)
+            }
             Err(error) => Err(self.refused(error, at)),
         }
     }
@@ -195,13 +199,14 @@ impl Writer<'_> {
     }
 
     fn refused_key(&self, error: rusqlite::Error, key: &crate::model::Key) -> Error {
-        match error.sqlite_error_code() {
-            // `Unknown` is SQLITE_ERROR: an expression of an index or a trigger that fails for this row.
-            Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch | ErrorCode::Unknown) => {
-                Error::Row { table: self.target.name.clone(), key: shown(key), source: error }
-            }
-            _ => sqlite::Error::doing(format!("write table \"{}\"", self.target.name))(error).into(),
+        if sqlite::is_refusal(&error) {
+            return Error::Row { table: self.target.name.clone(), key: shown(key), source: error };
         }
+        self.failed(error)
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> Error {
+        sqlite::Error::doing(format!("write table \"{}\"", self.target.name))(error).into()
     }
 }
 
