@@ -34,6 +34,7 @@ pub mod telemetry;
 pub mod admin;
 pub mod apply;
 pub mod capture;
+pub mod cloudquery;
 pub mod link;
 
 pub mod replicate;
