@@ -211,11 +211,17 @@ pub struct FrameStream {
     /// `None` once it ended or failed.
     messages: Option<Messages>,
     assembler: Assembler,
+    arrived: u64,
 }
 
 impl FrameStream {
     pub(super) fn new(messages: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
-        Self { messages: Some(Box::pin(messages)), assembler: Assembler::new(FRAME_BYTES_MAX) }
+        Self { messages: Some(Box::pin(messages)), assembler: Assembler::new(FRAME_BYTES_MAX), arrived: 0 }
+    }
+
+    /// How many messages have arrived, whole frames and parts: it moves while a large frame comes in over a slow line.
+    pub fn arrived(&self) -> u64 {
+        self.arrived
     }
 
     /// The next frame; `None` after the peer ended its side in good order. May be dropped while it waits: nothing is
@@ -227,7 +233,10 @@ impl FrameStream {
     pub async fn next(&mut self) -> Result<Option<Frame>, Error> {
         while let Some(messages) = self.messages.as_mut() {
             let read = match messages.next().await {
-                Some(message) => message.and_then(|message| self.assembler.push(message)),
+                Some(message) => {
+                    self.arrived += 1;
+                    message.and_then(|message| self.assembler.push(message))
+                }
                 None => {
                     self.messages = None;
                     return Ok(None);

@@ -30,7 +30,7 @@ impl Default for DialOptions {
         Self {
             connect_timeout: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(10),
-            keepalive_timeout: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -9,8 +9,9 @@ use prost::Message;
 use super::proto::{self, Part, frame::Kind};
 use super::{Error, Frame};
 
-/// A frame above this size travels in parts of this size.
-pub const PART_BYTES_MAX: usize = 16 << 20;
+/// A frame above this size travels in parts of this size. On a slow line each part that arrives is a sign of life, and what
+/// overtakes data does so between two parts: at 64 kB/s one takes 16 s.
+pub const PART_BYTES_MAX: usize = 1 << 20;
 
 /// The largest frame there may be: a row at SQLite's own limit of 10⁹ bytes, and a tenth more around it. It also bounds
 /// what a peer can make us hold for frames that it does not finish.

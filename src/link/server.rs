@@ -33,6 +33,8 @@ pub(super) const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES;
 
 /// How often a silent peer is asked whether it is there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How long it may take to answer: on a slow line the question waits behind what the kernel has queued.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long connections may take to end after `shutdown`. Who owns them ends them; this is for those who forget.
 const END_GRACE: Duration = Duration::from_secs(5);
@@ -119,7 +121,7 @@ pub async fn serve(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE));
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
     let overdue = async {
         shutdown.cancelled().await;
         tokio::time::sleep(END_GRACE).await;

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::model::{Fault, Trouble};
-use crate::{apply, capture, link, sqlite};
+use crate::{apply, capture, cloudquery, link, sqlite};
 
 /// A failure of a link, with what the stages under it say.
 #[derive(Debug, Error)]
@@ -33,6 +33,32 @@ pub enum Error {
     /// The peer says what is wrong.
     #[error("{}", .0.message)]
     Peer(Trouble),
+    /// A value that its column at a CloudQuery destination cannot hold.
+    #[error(
+        "table \"{table}\", key {key}: column \"{column}\" holds {found}, and the destination takes {wanted} there; \
+         correct the value, declare the column as what it holds, or set `on_type_mismatch`"
+    )]
+    Value {
+        /// The table.
+        table: String,
+        /// The row's key, as text.
+        key: String,
+        /// The column.
+        column: String,
+        /// The value's storage class.
+        found: &'static str,
+        /// What the column's type holds.
+        wanted: &'static str,
+    },
+    /// Something cannot be said in CloudQuery's words.
+    #[error(transparent)]
+    CloudQuery(#[from] cloudquery::Error),
+    /// A CloudQuery plugin, or the way to it, failed.
+    #[error(transparent)]
+    Plugin(#[from] cloudquery::client::Error),
+    /// What a spec, a state or a database says makes a sync impossible.
+    #[error("{0}")]
+    Sync(String),
     /// The two ends do not fit together.
     #[error("{}", .0.message)]
     Mismatch(Trouble),
@@ -69,7 +95,12 @@ impl Error {
             Self::Sqlite(error) => error.fault(),
             Self::Spool(_) | Self::SchemaRestless | Self::Silent { .. } => Fault::Retry,
             Self::Peer(trouble) if PASSING.contains(&trouble.code.as_str()) => Fault::Retry,
-            Self::Peer(_) | Self::Mismatch(_) | Self::Protocol { .. } => Fault::Halt,
+            Self::CloudQuery(error) => error.fault(),
+            // A destination's own words tell little of whether trying again helps: only a person can see.
+            Self::Plugin(error) => error.fault(),
+            Self::Peer(_) | Self::Mismatch(_) | Self::Protocol { .. } | Self::Value { .. } | Self::Sync(_) => {
+                Fault::Halt
+            }
         }
     }
 
@@ -97,6 +128,9 @@ impl Error {
             Self::SchemaRestless => "schema_restless",
             Self::Peer(_) | Self::Mismatch(_) => "peer",
             Self::Protocol { .. } => "protocol",
+            Self::Value { .. } => "type_mismatch",
+            Self::CloudQuery(_) | Self::Plugin(_) => "cloudquery",
+            Self::Sync(_) => "sync",
             Self::Silent { .. } => "silent",
         }
     }

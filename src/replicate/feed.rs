@@ -57,7 +57,7 @@ pub struct Shelf<S> {
 enum Shelved {
     SchemaChanged,
     Nothing { head: i64 },
-    Window(Arc<SharedWindow>),
+    Window { window: Arc<SharedWindow>, read_now: bool },
 }
 
 impl<S: ChangeSource> Shelf<S> {
@@ -74,7 +74,7 @@ impl<S: ChangeSource> Shelf<S> {
     fn next(&mut self, request: &ReadRequest) -> Result<Shelved, Error> {
         let key = share_key(request);
         if let Some((_, window)) = key.as_ref().and_then(|key| self.shared.iter().find(|(have, _)| have == key)) {
-            return Ok(Shelved::Window(Arc::clone(window)));
+            return Ok(Shelved::Window { window: Arc::clone(window), read_now: false });
         }
         let mut spool = Spool::new(&self.spool_dir);
         let outcome = self.source.read(request, &mut |item| spool.push(item))?;
@@ -88,7 +88,7 @@ impl<S: ChangeSource> Shelf<S> {
         if let Some(key) = key.filter(|key| key.catalog == window.read.catalog) {
             self.keep(key, &window);
         }
-        Ok(Shelved::Window(window))
+        Ok(Shelved::Window { window, read_now: true })
     }
 
     fn keep(&mut self, key: ShareKey, window: &Arc<SharedWindow>) {
@@ -140,7 +140,13 @@ pub enum Next {
         head: i64,
     },
     /// A window.
-    Window(Arc<SharedWindow>),
+    Window {
+        /// What it holds.
+        window: Arc<SharedWindow>,
+        /// Whether it was read for this request. One that another link read may end before the newest commit, of which
+        /// no further tick will tell.
+        read_now: bool,
+    },
 }
 
 /// The reader of one database, shared by its links.
@@ -180,13 +186,13 @@ impl<S: ChangeSource> Feed<S> {
             let asked = Arc::clone(&request);
             match self.shelf.call(move |shelf| shelf.next(&asked)).await?? {
                 Shelved::Nothing { head } => return Ok(Next::Nothing { head }),
-                Shelved::Window(window) => {
+                Shelved::Window { window, read_now } => {
                     self.board.metrics().windows_read_total.set(self.reads());
                     failpoint::hit(failpoint::CAPTURE_AFTER_READ);
                     if window.read.copied.is_some() {
                         failpoint::hit(failpoint::SNAPSHOT_AFTER_RANGE_READ);
                     }
-                    return Ok(Next::Window(window));
+                    return Ok(Next::Window { window, read_now });
                 }
                 Shelved::SchemaChanged => self.reconcile().await?,
             }
@@ -297,5 +303,63 @@ impl<S: ChangeSource> Feed<S> {
     /// How many windows were read from the database, not counting those that were shared.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{CaptureOptions, install, reader::LogReader};
+    use crate::model::SystemClock;
+    use crate::sqlite::{self, Role};
+
+    fn request() -> ReadRequest {
+        ReadRequest {
+            after: 0,
+            mark: None,
+            catalog_known: None,
+            selection: Arc::new(Selection::all()),
+            kinds: SchemaKinds::ALL,
+            copy: None,
+            window_rows: Some(100),
+            except_via: None,
+            batch_rows: 100,
+            batch_bytes: 1 << 20,
+            compression: crate::codec::Compression::None,
+        }
+    }
+
+    /// A link that got a window which another one had read before the newest commit waited for a tick that had come
+    /// already: its replica stayed behind, and both ends said that it was not.
+    #[test]
+    fn a_window_that_another_link_read_says_that_it_may_be_old() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("app.db");
+        let mut app = sqlite::open(&path, Role::Maintainer, true).expect("open");
+        app.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true).expect("as an application");
+        app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY)").expect("table");
+        install(&mut app, &CaptureOptions::default(), &SystemClock).expect("install");
+        let reader = LogReader::open(&path).expect("reader");
+        let mut shelf = Shelf::new(reader, folder.path().to_owned(), Arc::default());
+        let mut take = |request: &ReadRequest| match shelf.next(request).expect("read") {
+            Shelved::Window { window, read_now } => (window, read_now),
+            Shelved::SchemaChanged | Shelved::Nothing { .. } => panic!("no window"),
+        };
+        app.execute_batch("INSERT INTO t VALUES (1)").expect("a change");
+        let (first, _) = take(&request());
+        let end = first.read.end.to;
+        let next = ReadRequest {
+            after: end.position.seq,
+            mark: Some((end.ts_ms, end.fingerprint)),
+            catalog_known: Some(first.read.catalog),
+            ..request()
+        };
+        app.execute_batch("INSERT INTO t VALUES (2)").expect("a change");
+        let (one, read_now) = take(&next);
+        assert!(read_now);
+        app.execute_batch("INSERT INTO t VALUES (3)").expect("a change");
+        let (other, read_now) = take(&next);
+        assert!(!read_now, "it ends before the newest commit");
+        assert_eq!(other.read.end.to.position, one.read.end.to.position);
     }
 }

@@ -16,6 +16,8 @@
 
 pub mod backoff;
 pub mod copies;
+pub mod cq_link;
+pub mod cq_source;
 mod error;
 pub mod feed;
 mod halves;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,7 @@ use super::Error;
 use super::backoff::Backoff;
 use super::session::End;
 use crate::capture::source::ChangeSource;
-use crate::link::{self, Address, Connection, DialOptions, Hello};
+use crate::link::{self, Address, Connection, DialOptions, Frame, Hello};
 use crate::model::{Fault, Trouble};
 use crate::telemetry::LinkState;
 
@@ -23,6 +24,11 @@ const HALTED_LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// A session that lasted this long was a good one: the next failure is a new one.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// Nodes of a name that is taken which are told so at one time; more are just left.
+const REFUSED_MAX: usize = 4;
+/// How long such a node has to read why.
+const REFUSED_WAIT: Duration = Duration::from_secs(2);
 
 /// How the two ends of a link come together.
 pub enum Meeting {
@@ -97,7 +103,9 @@ impl<S: ChangeSource> Runner<S> {
         }
     }
 
-    /// Runs one session. A peer that dials again while one runs has lost it, so the new connection takes over.
+    /// Runs one session. A peer that dials again while one runs has lost it, so the new connection takes over. Another node
+    /// of the same name is refused: the two would take the link from each other for ever, and each would let the log be
+    /// pruned that the other needs.
     async fn session(
         &mut self,
         connection: Connection,
@@ -109,14 +117,25 @@ impl<S: ChangeSource> Runner<S> {
         if matches!(self.meeting, Meeting::Await(_)) {
             self.end.statuses().for_each(|status| status.peer(&peer));
         }
+        let node = greeting.as_ref().map(|hello| hello.node);
         let session = self.end.run(connection, greeting, &stop);
         tokio::pin!(session);
         let Meeting::Await(waiting) = &mut self.meeting else { return (session.await, None) };
-        tokio::select! {
-            outcome = &mut session => (outcome, None),
-            Some((connection, hello)) = waiting.recv() => {
-                stop.cancel();
-                (session.await, Some((connection, Some(hello))))
+        let mut refused = JoinSet::new();
+        loop {
+            tokio::select! {
+                outcome = &mut session => return (outcome, None),
+                Some(_) = refused.join_next() => {}
+                Some((connection, hello)) = waiting.recv() => {
+                    if node.is_some_and(|node| node != hello.node) {
+                        if refused.len() < REFUSED_MAX {
+                            refused.spawn(refuse(connection, hello));
+                        }
+                        continue;
+                    }
+                    stop.cancel();
+                    return (session.await, Some((connection, Some(hello))));
+                }
             }
         }
     }
@@ -129,7 +148,8 @@ impl<S: ChangeSource> Runner<S> {
         if matches!(error, Error::Sqlite(crate::sqlite::Error::Closed(_))) {
             self.broken.cancel();
         }
-        if last.as_ref() != Some(&trouble) {
+        let logged_by_peer = self.end.settings.peers_log_here && matches!(error, Error::Peer(_));
+        if last.as_ref() != Some(&trouble) && !logged_by_peer {
             if halted {
                 tracing::error!(link, code = trouble.code, hint = trouble.hint, "link halted: {}", trouble.message);
             } else {
@@ -150,4 +170,21 @@ impl<S: ChangeSource> Runner<S> {
             () = sleep(wait) => {}
         }
     }
+}
+
+/// Tells a node that another one has its name.
+async fn refuse(connection: Connection, hello: Hello) {
+    tracing::warn!(
+        link = hello.name,
+        peer = connection.peer,
+        node = %hello.node,
+        "another node of that name is connected; this one was refused"
+    );
+    let trouble = Trouble {
+        code: "name_taken".to_owned(),
+        message: format!("another node named \"{}\" is connected; this one is {}", hello.name, hello.node),
+        hint: "give each replica a name of its own, and a link of that name at the other end".to_owned(),
+    };
+    let _ = connection.sink.control(Frame::Fault(trouble));
+    connection.finish(REFUSED_WAIT).await;
 }

@@ -226,8 +226,8 @@ impl<S: ChangeSource> Sender<S> {
     async fn send_next(&mut self, step: Option<CopyStep>) -> Result<bool, Error> {
         let mut low = step.as_ref().and_then(|step| step.low.clone());
         let table = step.as_ref().map(|step| step.table);
-        let mut window = match self.feed.next(self.request(step)).await? {
-            Next::Window(window) => window,
+        let (mut window, mut read_now) = match self.feed.next(self.request(step)).await? {
+            Next::Window { window, read_now } => (window, read_now),
             Next::Nothing { head } => {
                 self.note(|state| state.head = head);
                 // Or it would be asked for again at once, and again.
@@ -243,9 +243,9 @@ impl<S: ChangeSource> Sender<S> {
             && let Some(step) = self.copies.step(self.shape.bounds)
         {
             low.clone_from(&step.low);
-            if let Next::Window(again) = self.feed.next(self.request(Some(step))).await? {
+            if let Next::Window { window: again, read_now: now } = self.feed.next(self.request(Some(step))).await? {
                 self.notice(&again);
-                window = again;
+                (window, read_now) = (again, now);
             }
         }
         self.send(&window).await?;
@@ -255,7 +255,7 @@ impl<S: ChangeSource> Sender<S> {
             }
             self.copies.sent(self.number, low.as_ref(), copied);
         }
-        Ok(!window.read.end.last_part)
+        Ok(!(read_now && window.read.end.last_part))
     }
 
     /// Takes in what a window says of tables. Returns whether a copy begins with it.

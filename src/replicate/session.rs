@@ -48,6 +48,8 @@ pub struct LinkSettings {
     pub resnapshot_on_divergence: bool,
     /// Where windows are spooled.
     pub spool_dir: PathBuf,
+    /// Whether the peer logs into the same place, so that a failure which it tells of is there already.
+    pub peers_log_here: bool,
 }
 
 /// One end of a link, ready for connections.
@@ -271,7 +273,7 @@ impl<S: ChangeSource> End<S> {
                     "\"{}\" holds changes up to {} of \"{}\", which this log did not produce: {why}",
                     theirs.name, checkpoint.position, self.settings.our_name
                 ),
-                hint: "the source was restored from a backup, lost its last commits, or was recreated; set \
+                hint: "the source was restored from a backup or lost its last commits; set \
                        `on_divergence: resnapshot` on the receiving link to make the replica equal again"
                     .to_owned(),
             })),
