@@ -4,6 +4,8 @@
 //! live, so that a balancer sends readers to a replica that shows the source's present; otherwise 503 and why. A source is
 //! ready whether or not its replicas are there.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -23,14 +25,25 @@ pub async fn bind(address: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address: address.to_owned(), source })
 }
 
+/// How long the answers at hand may take after `shutdown`. A connection that is kept open without a request, or with half of
+/// one, is not waited for any longer.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
+
 /// Serves until `shutdown`, then finishes the answers at hand.
 ///
 /// # Errors
 /// [`Error::Listen`] if the listener fails for good.
 pub async fn serve_http(listener: TcpListener, board: Board, shutdown: CancellationToken) -> Result<(), Error> {
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
-    let serve = axum::serve(listener, router(board)).with_graceful_shutdown(shutdown.cancelled_owned());
-    serve.await.map_err(|source| Error::Listen { address, source })
+    let serve = axum::serve(listener, router(board)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let over = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(ANSWER_GRACE).await;
+    };
+    tokio::select! {
+        served = serve.into_future() => served.map_err(|source| Error::Listen { address, source }),
+        () = over => Ok(()),
+    }
 }
 
 fn router(board: Board) -> Router {
@@ -101,6 +114,21 @@ mod tests {
         let (status, json) = get(&board, "/status.json").await;
         let report: StatusReport = serde_json::from_str(&json).expect("the contract");
         assert_eq!((status, report.healthy), (StatusCode::OK, false));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_asks_nothing_does_not_keep_the_node() {
+        let listener = bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let board = Board::new("replica", "/data/replica.db", Arc::new(ManualClock::at(0)));
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve_http(listener, board, shutdown.clone()));
+        let mut idle = tokio::net::TcpStream::connect(address).await.expect("connects");
+        tokio::io::AsyncWriteExt::write_all(&mut idle, b"GET /live HTTP/1.1\r\n").await.expect("half a request");
+        shutdown.cancel();
+        let ended = tokio::time::timeout(ANSWER_GRACE * 20, serving).await.expect("it ends");
+        ended.expect("no panic").expect("in good order");
+        drop(idle);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Usage;
 use crate::admin::SetupRequest;
+use crate::cloudquery::engine::Shard;
 use crate::config::{Config, MigrateMode, NodeConfig};
 use crate::model::Selection;
 
@@ -53,8 +54,12 @@ pub enum Command {
     Resync(Resync),
     /// Make a sample database: a shop.
     Sample(Sample),
+    /// Serve CloudQuery's plugin protocol: a destination, and a source, for SQLite databases.
+    Serve(Serve),
     /// Say how a node is doing; exit code 3 if it is unhealthy.
     Status(Status),
+    /// Sync CloudQuery sources into CloudQuery destinations, once.
+    Sync(Sync),
 }
 
 /// `twinlite replicate`.
@@ -237,12 +242,84 @@ pub struct Sample {
     pub seed: u64,
 }
 
+/// `twinlite serve`: the flags that CloudQuery's CLI passes to a plugin, and a few of ours.
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// Where to listen: host:port, or the path of a unix socket.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7777")]
+    pub address: String,
+    /// What kind of address that is.
+    #[arg(long, value_enum, default_value = "tcp", value_name = "NETWORK")]
+    pub network: Network,
+    /// How log lines look (on stdout).
+    #[arg(long, value_enum, default_value = "text", value_name = "FORM")]
+    pub log_format: LogForm,
+    /// Clients may name only databases below this folder; relative paths begin there.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Accepted and ignored: no traces are exported.
+    #[arg(long, value_name = "URL", hide = true)]
+    pub otel_endpoint: Option<String>,
+    /// Accepted and ignored.
+    #[arg(long, hide = true)]
+    pub otel_endpoint_insecure: bool,
+    /// Accepted and ignored: nothing is ever reported to anybody.
+    #[arg(long, hide = true)]
+    pub no_sentry: bool,
+    /// Accepted and ignored: there is nothing to license.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub license: Option<PathBuf>,
+}
+
+/// What kind of address `serve` listens at, as Go calls them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "Go's words")]
+pub enum Network {
+    Tcp,
+    Tcp4,
+    Tcp6,
+    Unix,
+    Unixpacket,
+}
+
+/// How `serve` writes its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogForm {
+    /// For people.
+    Text,
+    /// For CloudQuery's CLI.
+    Json,
+}
+
 /// `twinlite status`.
 #[derive(Clone, Debug, Args)]
 pub struct Status {
     /// The database.
     #[command(flatten)]
     pub target: Target,
+}
+
+/// `twinlite sync`.
+#[derive(Clone, Debug, Args)]
+pub struct Sync {
+    /// The specification: YAML documents of `kind: source` and `kind: destination`.
+    #[arg(value_name = "SPEC.yaml")]
+    pub spec: PathBuf,
+    /// Sync only part N of M of each source.
+    #[arg(long, value_name = "N/M")]
+    pub shard: Option<Shard>,
+    /// Take the destinations' tables as they are.
+    #[arg(long)]
+    pub no_migrate: bool,
+    /// Append a line of JSON about each source and destination.
+    #[arg(long, value_name = "FILE")]
+    pub summary_location: Option<PathBuf>,
+    /// The run's id, for plugins' logs and {{SYNC_ID}}; a new one where none is given.
+    #[arg(long, value_name = "ID")]
+    pub invocation_id: Option<String>,
+    /// Make _cq_sync_time and _cq_source_name NOT NULL.
+    #[arg(long, hide = true)]
+    pub cq_columns_not_null: bool,
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -274,6 +351,9 @@ mod tests {
             "twinlite resync --db a.db orders lines",
             "twinlite sample shop.db --size 20MB",
             "twinlite status --db a.db -o json",
+            "twinlite sync spec.yaml --shard 1/4 --no-migrate --summary-location s.jsonl --invocation-id x -o json",
+            "twinlite serve --log-level info --log-format json --network unix --address /tmp/cq-x.sock --no-sentry --license f --otel-endpoint e --otel-endpoint-insecure",
+            "twinlite serve --network unixpacket --root /data",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).expect_err("an error"));
         }
@@ -287,6 +367,8 @@ mod tests {
             "twinlite replicate a.db",
             "twinlite replicate a.db b.db --verify",
             "twinlite sample shop.db --size big",
+            "twinlite sync",
+            "twinlite sync spec.yaml --shard 5/4",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
         }

@@ -2,6 +2,7 @@
 
 use super::Usage;
 use crate::capture;
+use crate::cloudquery::engine;
 use crate::config;
 use crate::model::Fault;
 use crate::sqlite;
@@ -11,6 +12,9 @@ use crate::telemetry::logging;
 pub(super) fn message(error: &anyhow::Error) -> String {
     let config = error.chain().find_map(|cause| cause.downcast_ref::<config::Error>());
     if let Some(faults @ config::Error::Invalid { .. }) = config {
+        return faults.to_string();
+    }
+    if let Some(faults @ engine::Error::Spec { .. }) = error.chain().find_map(|cause| cause.downcast_ref()) {
         return faults.to_string();
     }
     let message = sqlite::said(error.as_ref());
@@ -28,6 +32,7 @@ pub(super) fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<config::Error>()
             || cause.is::<logging::Error>()
             || capture.is_some_and(|error| error.fault() == Fault::Usage)
+            || cause.downcast_ref::<engine::Error>().is_some_and(|error| error.fault() == Fault::Usage)
     };
     if error.chain().any(is_usage) { 2 } else { 1 }
 }

@@ -11,9 +11,11 @@ mod progress;
 mod replicate;
 mod run;
 pub mod sample;
+mod serve;
 mod setup;
 mod signal;
 pub mod status;
+mod sync;
 mod target;
 
 use std::io::Write;
@@ -58,6 +60,10 @@ pub fn run() -> ExitCode {
 fn execute(cli: Cli) -> anyhow::Result<Outcome> {
     let log = match &cli.command {
         Command::Run(run) => args::config(&run.config)?.log,
+        Command::Serve(serve) => {
+            serve::log(serve, cli.log_level.as_deref())?;
+            LogConfig::default()
+        }
         _ => LogConfig::default(),
     };
     let level = cli.log_level.as_deref().unwrap_or(&log.level);
@@ -80,6 +86,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Ddl(args) => ddl::ddl(&args).await,
         Command::Resync(args) => ddl::resync(&args).await,
         Command::Sample(args) => sample::run(&args),
+        Command::Serve(args) => serve::run(&args).await,
         Command::Status(args) => status::run(&args, cli.output).await,
+        Command::Sync(args) => sync::run(&args, cli.output, cli.log_level.as_deref()).await,
     }
 }

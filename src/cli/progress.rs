@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -80,7 +80,10 @@ impl Screen {
         for table in copying {
             if !self.bars.contains_key(&table.name) && self.bars.len() < BARS_MAX {
                 let bar = self.all.insert_before(&self.line, ProgressBar::new(0));
-                bar.set_style(style("{prefix:24!} {bar:30} {human_pos:>12}/{human_len} rows {per_sec:>16} ETA {eta}"));
+                bar.set_style(
+                    style("{prefix:24!} {bar:30} {human_pos:>12}/{human_len} rows {per_second:>12} rows/s ETA {eta}")
+                        .with_key("per_second", per_second),
+                );
                 bar.set_prefix(table.name.clone());
                 self.bars.insert(table.name.clone(), bar);
             }
@@ -111,6 +114,11 @@ impl Screen {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is ours")
+}
+
+/// Whole rows a second: a bar's own key has thirteen decimals.
+fn per_second(state: &ProgressState, text: &mut dyn std::fmt::Write) {
+    let _ = write!(text, "{:.0}", state.per_sec());
 }
 
 /// Changes a second, over the last second or so.
@@ -161,7 +169,7 @@ async fn log(board: Board, done: CancellationToken) {
         let report = board.report();
         for table in &report.tables {
             let before = states.insert(table.name.clone(), table.state);
-            if table.state == TableState::Live && before != Some(TableState::Live) {
+            if table.state == TableState::Live && before.is_some_and(|before| before != TableState::Live) {
                 tracing::info!(table = table.name, rows = table.rows_copied, "table copied");
             }
         }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::time::timeout;
 
-use super::Outcome;
 use super::args::Replicate;
 use super::progress::Progress;
 use super::signal::Stop;
+use super::{Outcome, Usage};
 use crate::admin::Owner;
 use crate::config::{Directions, LinkConfig, NodeConfig, Retention};
 use crate::model::Trouble;
@@ -19,6 +19,11 @@ use crate::replicate::HALTED;
 use crate::replicate::verify::{self, TRIES_MAX, TRY_WAIT, Verdict};
 use crate::sqlite::{self, Role};
 use crate::telemetry::{Board, LinkState};
+
+/// How long `--once` waits for a failure to pass (a full disk, a lock that is held): it is for scripts, which rather know.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+/// How often it looks in that time.
+const STUCK_LOOKS: u32 = 12;
 
 /// What the two nodes are called, to each other and in `status`.
 const SOURCE: &str = "source";
@@ -31,7 +36,7 @@ const REPLICA: &str = "replica";
 pub async fn run(args: &Replicate) -> Result<Outcome> {
     let mut stop = Stop::listen()?;
     super::args::selection(&args.tables, &args.skip_tables)?;
-    check_files(&args.source, &args.replica)?;
+    check_files(args)?;
     let folder = tempfile::tempdir().context("make a private folder for the link's socket")?;
     let socket = format!("unix:{}", folder.path().join("link.sock").display());
     loop {
@@ -50,7 +55,7 @@ enum Watched {
 }
 
 async fn run_pair(args: &Replicate, socket: &str, stop: &mut Stop) -> Result<Watched> {
-    let surroundings = Surroundings::default();
+    let surroundings = Surroundings { peers_log_here: true, ..Surroundings::default() };
     let source = Node::start(source_config(args, socket), &surroundings).await.context("source")?;
     let replica = match Node::start(replica_config(args, socket), &surroundings).await.context("replica") {
         Ok(replica) => replica,
@@ -64,6 +69,8 @@ async fn run_pair(args: &Replicate, socket: &str, stop: &mut Stop) -> Result<Wat
     let captured = pair.source.ended_because().is_none();
     let retention = Retention::default();
     let Pair { source, replica } = pair;
+    source.begin_to_stop();
+    replica.begin_to_stop();
     tokio::join!(replica.stop(), source.stop());
     if captured && !matches!(outcome, Ok(Watched::Again(_))) {
         farewell(&args.source, &retention);
@@ -80,15 +87,20 @@ impl Pair {
     async fn watch(&self, args: &Replicate, stop: &mut Stop) -> Result<Watched> {
         let progress = Progress::start(self.replica.board.clone());
         let outcome = tokio::select! {
-            () = stop.wait() => Ok(Watched::Outcome(Outcome::Done)),
-            ended = self.source.ended() => Ok(ended_early(ended)),
-            ended = self.replica.ended() => Ok(ended_early(ended)),
-            trouble = refused_at_first_contact(&self.replica.board, args.once) => Err(given_up(trouble, args)),
-            () = caught_up(&self.replica.board), if args.once => Ok(Watched::Outcome(Outcome::Done)),
+            () = stop.wait() => None,
+            ended = self.source.ended() => Some(Ok(ended_early(ended))),
+            ended = self.replica.ended() => Some(Ok(ended_early(ended))),
+            trouble = refused_at_first_contact(&self.replica.board, args.once) => Some(Err(given_up(trouble, args))),
+            trouble = stuck(&self.replica.board), if args.once => Some(Err(given_up(trouble, args))),
+            () = caught_up(&self.replica.board), if args.once => Some(Ok(Watched::Outcome(Outcome::Done))),
         };
         progress.finish().await;
+        let Some(outcome) = outcome else { return Ok(Watched::Outcome(Outcome::Done)) };
         if args.once && args.verify && matches!(outcome, Ok(Watched::Outcome(Outcome::Done))) {
-            let verdict = self.verify(args).await?;
+            let verdict = tokio::select! {
+                () = stop.wait() => bail!("stopped before the two databases were compared"),
+                verdict = self.verify(args) => verdict?,
+            };
             super::output::print(&verdict.to_string())?;
             let equal = verdict.differences.is_empty();
             return Ok(Watched::Outcome(if equal { Outcome::Done } else { Outcome::Found }));
@@ -159,6 +171,24 @@ async fn refused_at_first_contact(board: &Board, once: bool) -> Trouble {
     }
 }
 
+/// Ends when a failure that might have passed has not, for as long as [`STUCK_AFTER`], and nothing was applied since.
+async fn stuck(board: &Board) -> Trouble {
+    let mut looks = tokio::time::interval(STUCK_AFTER / STUCK_LOOKS);
+    let (mut seen, mut times) = (None, 0);
+    loop {
+        looks.tick().await;
+        let report = board.report();
+        let Some(link) = report.links.first() else { continue };
+        let copied: u64 = report.tables.iter().map(|table| table.rows_copied).sum();
+        let now = Some((link.position.as_ref().map(|position| position.seq), copied));
+        times = if link.state == LinkState::Connecting && now == seen { times + 1 } else { 0 };
+        seen = now;
+        if let Some(error) = link.last_error.as_ref().filter(|_| times >= STUCK_LOOKS) {
+            return error.clone();
+        }
+    }
+}
+
 /// The trouble as the command's failure, with what to do here, where there is no configuration.
 fn given_up(trouble: Trouble, args: &Replicate) -> anyhow::Error {
     let Trouble { code, message, hint } = trouble;
@@ -216,7 +246,20 @@ fn ended_early(ended: Ended) -> Watched {
     }
 }
 
-fn check_files(source: &Path, destination: &Path) -> Result<()> {
+/// A glob that is a typing error would copy nothing, and call that equal.
+fn check_globs(source: &rusqlite::Connection, globs: &[String]) -> Result<()> {
+    let tables = sqlite::catalog::table_list(source)?;
+    for glob in globs {
+        let selection = super::args::selection(std::slice::from_ref(glob), &[])?;
+        if !tables.iter().any(|table| selection.has(&table.name)) {
+            return Err(Usage(format!("--tables {glob}: no table of the source matches")).into());
+        }
+    }
+    Ok(())
+}
+
+fn check_files(args: &Replicate) -> Result<()> {
+    let (source, destination) = (&*args.source, &*args.replica);
     let same = match (source.canonicalize(), destination.canonicalize()) {
         (Ok(source), Ok(destination)) => source == destination || same_inode(&source, &destination),
         _ => source == destination,
@@ -227,7 +270,7 @@ fn check_files(source: &Path, destination: &Path) -> Result<()> {
         anyhow::ensure!(folder.is_dir(), "{}: no such folder; make it first", folder.display());
     }
     // Whatever can be seen to be wrong with the destination is said before anything is put into the source.
-    drop(sqlite::open(source, Role::Reader, false)?);
+    check_globs(&sqlite::open(source, Role::Reader, false)?, &args.tables)?;
     if destination.exists() {
         drop(sqlite::open(destination, Role::Reader, false)?);
         drop(Owner::acquire(destination)?);
@@ -277,4 +320,26 @@ fn farewell(source: &Path, retention: &Retention) {
         retention.size_bytes >> 20,
     );
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::SystemClock;
+    use crate::telemetry::Direction;
+
+    #[tokio::test(start_paused = true)]
+    async fn once_gives_up_on_a_failure_that_does_not_pass() {
+        let board = Board::new(REPLICA, "replica.db", Arc::new(SystemClock));
+        let link = board.link(SOURCE, Direction::Receive, None);
+        let full = Trouble { code: "disk_full".to_owned(), message: "full".to_owned(), hint: String::new() };
+        link.state(LinkState::Snapshot);
+        assert!(timeout(STUCK_AFTER * 10, stuck(&board)).await.is_err(), "a copy that runs is not stuck");
+        link.error(Some(full.clone()));
+        link.state(LinkState::Connecting);
+        assert!(timeout(STUCK_AFTER / 2, stuck(&board)).await.is_err(), "it may pass");
+        assert_eq!(timeout(STUCK_AFTER * 2, stuck(&board)).await.expect("given up"), full);
+    }
 }

@@ -1,13 +1,17 @@
 //! `twinlite run --config FILE`: the nodes of a configuration, until Ctrl-C or SIGTERM.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::signal::Stop;
 use super::{Outcome, args};
 use crate::config::NodeConfig;
 use crate::node::{Ended, Node, Surroundings};
+use crate::replicate::backoff::Backoff;
 
 /// Runs every node of the configuration.
 ///
@@ -25,13 +29,21 @@ pub async fn run(args: &args::Run) -> Result<Outcome> {
     }
     let mut outcome = tokio::select! {
         () = signal.wait() => Ok(Outcome::Done),
-        ended = nodes.join_next() => joined(ended),
+        outcome = first_failure(&mut nodes) => outcome,
     };
     stop.cancel();
     while let Some(ended) = nodes.join_next().await {
         outcome = outcome.and_then(|outcome| joined(Some(ended)).map(|_| outcome));
     }
     outcome
+}
+
+/// Ends with the first node that fails, or when none is left: one whose capture was torn down is no reason to end others.
+async fn first_failure(nodes: &mut JoinSet<Result<()>>) -> Result<Outcome> {
+    while let Some(ended) = nodes.join_next().await {
+        joined(Some(ended))?;
+    }
+    Ok(Outcome::Done)
 }
 
 fn joined(ended: Option<Result<Result<()>, tokio::task::JoinError>>) -> Result<Outcome> {
@@ -41,12 +53,16 @@ fn joined(ended: Option<Result<Result<()>, tokio::task::JoinError>>) -> Result<O
     }
 }
 
+/// How long a database file that was just replaced may be away or half written before the node gives up.
+const REPLACED_WAIT: Duration = Duration::from_secs(60);
+
 /// Runs one node, and again where its database file was replaced.
 async fn keep_running(config: NodeConfig, stop: CancellationToken) -> Result<()> {
     let surroundings = Surroundings::default();
+    let mut replaced = None;
     loop {
         let name = config.name.clone();
-        let node = Node::start(config.clone(), &surroundings).await.with_context(|| format!("node \"{name}\""))?;
+        let Some(node) = start(&config, &surroundings, replaced.take(), &stop).await? else { return Ok(()) };
         tracing::info!(node = name, database = %config.database.display(), "running");
         let ended = tokio::select! {
             () = stop.cancelled() => None,
@@ -57,13 +73,39 @@ async fn keep_running(config: NodeConfig, stop: CancellationToken) -> Result<()>
         }
         match ended {
             None | Some(Ended::TornDown) => return Ok(()),
-            Some(Ended::FileReplaced | Ended::LogFull) => {}
+            Some(Ended::FileReplaced | Ended::LogFull) => replaced = Some(Instant::now()),
             Some(Ended::ThreadEnded) => {
                 // What made it panic may do so again: let whoever supervises the process decide how often.
                 anyhow::bail!(
                     "node \"{name}\": a thread of its database ended unexpectedly; see the log, and report it"
                 )
             }
+        }
+    }
+}
+
+/// Starts a node. One whose file was replaced at `replaced` is tried again for a while: whoever puts a backup in place
+/// may be copying it still. `None`: stopped meanwhile.
+async fn start(
+    config: &NodeConfig,
+    surroundings: &Surroundings,
+    replaced: Option<Instant>,
+    stop: &CancellationToken,
+) -> Result<Option<Node>> {
+    let mut backoff = Backoff::default();
+    loop {
+        let started = Node::start(config.clone(), surroundings).await;
+        let error = match started.with_context(|| format!("node \"{}\"", config.name)) {
+            Ok(node) => return Ok(Some(node)),
+            Err(error) => error,
+        };
+        if replaced.is_none_or(|since| since.elapsed() >= REPLACED_WAIT) {
+            return Err(error);
+        }
+        tracing::warn!("{error:#}; trying again");
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = sleep(backoff.next_wait()) => {}
         }
     }
 }

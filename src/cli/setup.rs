@@ -2,10 +2,10 @@
 
 use anyhow::{Context as _, Result};
 
-use super::Outcome;
 use super::args::{Setup, Teardown};
 use super::output;
 use super::target::{Target, owner_or_here, targets};
+use super::{Outcome, Usage};
 use crate::admin::Request;
 use crate::capture::{self, CaptureOptions, Images};
 use crate::node::{installed_lines, torn_down};
@@ -63,6 +63,13 @@ pub async fn teardown(args: &Teardown) -> Result<Outcome> {
 /// The targets, with what the command line says of capture on top.
 fn wanted(args: &Setup) -> Result<Vec<Target>> {
     let mut targets = targets(&args.target)?;
+    if let Some(target) = targets.iter().find(|target| target.only_receives) {
+        let database = target.database.display();
+        return Err(Usage(format!(
+            "{database}: its node only receives, so there is nothing to capture; name the source, or say --db {database}"
+        ))
+        .into());
+    }
     for target in &mut targets {
         let CaptureOptions { selection, images, log_table, .. } = &mut target.options;
         if !args.tables.is_empty() || !args.skip_tables.is_empty() {

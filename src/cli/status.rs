@@ -102,10 +102,15 @@ fn read_received(connection: &Connection, report: &mut StatusReport) -> rusqlite
         Ok(offline_link(name, Direction::Receive, position))
     })?;
     report.links.extend(links.collect::<rusqlite::Result<Vec<_>>>()?);
-    let mut tables = connection.prepare(
+    // What was copied to a CloudQuery destination is kept beside what was copied here.
+    let received = match store::table_exists(connection, "__cdc_consumers")? {
+        true => "WHERE peer NOT IN (SELECT peer FROM __cdc_consumers WHERE kind = 'cloudquery')",
+        false => "",
+    };
+    let mut tables = connection.prepare(&format!(
         "SELECT c.name, c.id, c.state, c.rows, c.rows_estimate, p.name
-         FROM __cdc_copies c LEFT JOIN __cdc_checkpoints p USING (peer) ORDER BY p.name, c.name",
-    )?;
+         FROM __cdc_copies c LEFT JOIN __cdc_checkpoints p USING (peer) {received} ORDER BY p.name, c.name"
+    ))?;
     let tables = tables.query_map([], |row| {
         let state = match row.get::<_, String>(2)?.as_str() {
             "done" => TableState::Live,
@@ -220,6 +225,9 @@ fn person_link(link: &LinkReport) -> String {
     let at = link.peer.as_deref().map(|peer| format!(" at {peer}")).unwrap_or_default();
     let _ = writeln!(text, "  {arrow} {}{at}: {state}", link.name);
     match (link.as_of_ms, link.seconds_behind) {
+        _ if link.state == LinkState::Snapshot => {
+            text.push_str("    the copy is not complete: see the tables\n");
+        }
         (Some(ms), Some(seconds)) => {
             let _ = writeln!(text, "    {end} as of {}, {} ago", time_of_day(ms), output::span(seconds));
         }

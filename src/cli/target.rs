@@ -19,6 +19,8 @@ pub struct Target {
     pub database: PathBuf,
     /// How it is captured, where that is known from the config or from the database itself.
     pub options: CaptureOptions,
+    /// Whether its node only receives, so that nothing is to be captured there.
+    pub only_receives: bool,
 }
 
 /// The databases that the arguments name: one by `--db`, every node's by `--config`.
@@ -31,13 +33,14 @@ pub fn targets(args: &args::Target) -> Result<Vec<Target>> {
         let target = |node: &crate::config::NodeConfig| Target {
             database: node.database.clone(),
             options: capture_options(node),
+            only_receives: !node.links.is_empty() && !node.captures(),
         };
         return Ok(config.nodes.iter().map(target).collect());
     }
     let Some(database) = &args.db else {
         return Err(Usage("name the database: --db FILE or --config FILE".to_owned()).into());
     };
-    Ok(vec![Target { database: database.clone(), options: stored_options(database)? }])
+    Ok(vec![Target { database: database.clone(), options: stored_options(database)?, only_receives: false }])
 }
 
 fn stored_options(database: &Path) -> Result<CaptureOptions> {

@@ -52,6 +52,7 @@ impl Check<'_> {
         for (key, globs) in [("tables", &node.tables), ("skip_tables", &node.skip_tables)] {
             self.globs(key, globs);
         }
+        self.tables_of_a_receiver(node);
         self.log_table(&node.capture.log_table);
         for (key, address) in [
             ("listen", &node.listen),
@@ -67,6 +68,19 @@ impl Check<'_> {
                 self.fault(&format!("{key}.name"), format!("{:?} names two links; one link a peer", link.name));
             }
             self.link(&key, link, node);
+        }
+    }
+
+    /// Which tables travel to a node is said where they are captured, or by its link.
+    fn tables_of_a_receiver(&mut self, node: &NodeConfig) {
+        let only_receives = !node.links.is_empty() && !node.captures() && node.cloudquery_listen.is_none();
+        if !only_receives {
+            return;
+        }
+        for (key, given) in [("tables", node.tables != ["*"]), ("skip_tables", !node.skip_tables.is_empty())] {
+            if given {
+                self.fault(key, "says what is captured, and this node only receives; say it at the source, or in the link's `tables`");
+            }
         }
     }
 
@@ -96,6 +110,9 @@ impl Check<'_> {
     }
 
     fn listen(&mut self, key: &str, address: Option<&str>, insecure: bool) {
+        if key == "admin.listen" && address.is_some_and(|address| address.starts_with("unix:")) {
+            return self.fault(key, "is served over HTTP and wants host:port, as in 127.0.0.1:7746");
+        }
         let Some(address) = address.filter(|address| !address.is_empty() && !insecure && !is_loopback(address)) else {
             return;
         };
@@ -186,9 +203,6 @@ impl NodeConfig {
         if self.capture.images == Images::Full {
             say("capture.images: full is not built yet; use key".to_owned());
         }
-        if self.cloudquery_listen.is_some() {
-            say("cloudquery.listen is not built yet; leave it out".to_owned());
-        }
         let sends = self.links.iter().any(|link| link.directions == Directions::Send);
         let receives = self.links.iter().any(|link| link.directions == Directions::Receive);
         if sends && receives {
@@ -199,9 +213,7 @@ impl NodeConfig {
             );
         }
         for link in &self.links {
-            if link.cloudquery.is_some() {
-                say(format!("link {:?}: cloudquery is not built yet; leave the link out", link.name));
-            } else if link.directions == Directions::Both {
+            if link.directions == Directions::Both {
                 say(format!("link {:?}: directions: both is not built yet; use send or receive", link.name));
             }
         }

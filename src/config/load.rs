@@ -211,14 +211,38 @@ mod tests {
             &link("directions: send, migrate_mode: safe, seed: a"),
             &[("links[0].migrate_mode", "only sends"), ("links[0].seed", "directions: both")],
         );
+        check(
+            &link("directions: receive, policy: last_write_wins, max_clock_skew: 5s"),
+            &[("links[0].policy", "directions: both"), ("links[0].max_clock_skew", "directions: both")],
+        );
         check(&link("directions: both, protect: true"), &[("links[0].protect", "only receives")]);
         check(&link("directions: send, on_type_mismatch: text"), &[("links[0].on_type_mismatch", "cloudquery")]);
         check(
-            &link("cloudquery: 'lake:1', peer: 'b:1', on_type_mismatch: null"),
-            &[("links[0].peer", "one or the other"), ("links[0].on_type_mismatch", "in quotes")],
+            &link("cloudquery: 'lake:1', peer: 'b:1', compression: lz4, on_type_mismatch: null"),
+            &[
+                ("links[0].compression", "CloudQuery's protocol"),
+                ("links[0].peer", "one or the other"),
+                ("links[0].on_type_mismatch", "in quotes"),
+            ],
         );
         check(&link("directions: both, seed: merge"), &[("links[0].seed_prefer", "missing")]);
+        let receiver = format!(
+            "{MINIMAL}skip_tables: [x]\nadmin: {{ listen: 'unix:/tmp/a' }}\nlinks: [{{ name: b, directions: receive, peer: 'b:1' }}]"
+        );
+        check(&receiver, &[("skip_tables", "only receives"), ("admin.listen", "host:port")]);
         check(&link("directions: receive, schema: [views]"), &[("links[0].schema", "lacks tables")]);
+    }
+
+    #[test]
+    fn a_cloudquery_destination_has_its_own_spec_and_a_safe_default() {
+        let read_link =
+            |keys: &str| read(&link(keys), &[("DSN", "/x.db")]).expect("valid").nodes.remove(0).links.remove(0);
+        let lake = read_link("cloudquery: 'lake:1', spec: { dsn: '${DSN}', n: 7, on: true, many: [1.5, { a: }] }");
+        let spec: serde_json::Value = serde_json::from_str(&lake.cloudquery_spec.clone().expect("one")).expect("JSON");
+        assert_eq!(spec, serde_json::json!({"dsn": "/x.db", "n": 7, "on": true, "many": [1.5, {"a": null}]}));
+        assert_eq!((lake.directions, lake.migrate_mode()), (Directions::Send, MigrateMode::Safe));
+        assert_eq!(read_link("cloudquery: 'lake:1', migrate_mode: forced").migrate_mode(), MigrateMode::Forced);
+        check(&link("directions: send, spec: {}"), &[("links[0].spec", "with `cloudquery`")]);
     }
 
     #[test]
@@ -298,7 +322,7 @@ mod tests {
     fn what_is_not_built_yet_is_refused_and_not_ignored() {
         let reference = read(REFERENCE, &[]).expect("valid");
         let missing = reference.not_built_yet();
-        for words in ["cloudquery.listen", "\"lake\"", "\"head-office\": directions: both", "forwarding"] {
+        for words in ["\"head-office\": directions: both", "forwarding"] {
             assert!(missing.iter().any(|sentence| sentence.contains(words)), "{words}: {missing:#?}");
         }
         assert!(read(&link("directions: send"), &[]).expect("valid").not_built_yet().is_empty());

@@ -179,16 +179,29 @@ fn link(mut section: Section<'_>) -> LinkConfig {
     let mut link = LinkConfig::defaults(name, directions.unwrap_or(Directions::Send));
     if cloudquery.is_some() {
         section.refuse(&["peer"], "stands beside `cloudquery`; a link has one or the other");
+        section.refuse(&["compression"], "belongs to a link to a node; CloudQuery's protocol has none");
+        link.cloudquery_spec = section.json("spec");
     } else {
+        section.refuse(&["spec"], "belongs to a link with `cloudquery`; a node has its own configuration");
         section.refuse(&["on_type_mismatch"], "belongs to a link with `cloudquery`; a node takes every value as it is");
     }
     let (receives, both) = (link.directions.receives(), link.directions == Directions::Both);
     // With `directions` itself in doubt, what fits it is too.
     if directions.is_some() && !receives {
+        if cloudquery.is_none() {
+            section.refuse(
+                &["migrate_mode"],
+                "belongs to a link that receives, and this one only sends; say it at the peer",
+            );
+        }
         section.refuse(&RECEIVE_ONLY, "belongs to a link that receives, and this one only sends; say it at the peer");
     }
     if directions.is_some() && !both {
-        section.refuse(&["seed", "seed_prefer"], "belongs to a link with `directions: both`; one way, the source wins");
+        let what = "belongs to a link with `directions: both`; one way, the source wins";
+        section.refuse(&["seed", "seed_prefer"], what);
+        if receives {
+            section.refuse(&["policy", "policy_tables", "max_clock_skew"], what);
+        }
     }
     if both {
         section.refuse(&["protect"], "is for what only receives; with `directions: both` applications write here too");
@@ -200,17 +213,9 @@ fn link(mut section: Section<'_>) -> LinkConfig {
     link
 }
 
-/// What only a link that receives has a use for.
-const RECEIVE_ONLY: [&str; 8] = [
-    "migrate_mode",
-    "schema",
-    "on_divergence",
-    "protect",
-    "user_triggers",
-    "policy",
-    "policy_tables",
-    "max_clock_skew",
-];
+/// What only a link that receives has a use for; and `migrate_mode`, but for a CloudQuery destination.
+const RECEIVE_ONLY: [&str; 7] =
+    ["schema", "on_divergence", "protect", "user_triggers", "policy", "policy_tables", "max_clock_skew"];
 
 fn directions(section: &mut Section<'_>, cloudquery: bool) -> Option<Directions> {
     if !cloudquery {

@@ -231,6 +231,14 @@ impl<'a> Section<'a> {
         self.below(self.key(name), self.file.clone(), entries.unwrap_or_default())
     }
 
+    /// A map of whatever keys, as JSON: the user's own, for somebody else.
+    pub(super) fn json(&mut self, name: &'static str) -> Option<String> {
+        self.read(name, "a section with keys of its own", |node| match node {
+            Node::Map(_) => Some(as_json(node).to_string()),
+            _ => None,
+        })
+    }
+
     /// A list of maps; empty where it is not there.
     pub(super) fn sections(&mut self, name: &'static str) -> Vec<Section<'a>> {
         let mut sections = Vec::new();
@@ -281,5 +289,22 @@ impl<'a> Section<'a> {
         for (name, entry) in std::mem::take(&mut self.left) {
             self.fault_at(self.key(&name), entry.file, format!("unknown key; known here: {known}"));
         }
+    }
+}
+
+fn as_json(node: &Node) -> serde_json::Value {
+    use serde_json::Value;
+    match node {
+        Node::Nil => Value::Null,
+        Node::Text(text) => Value::from(text.as_str()),
+        Node::Bool(value) => Value::from(*value),
+        Node::Integer(value) => i64::try_from(*value).map_or_else(|_| Value::from(value.to_string()), Value::from),
+        Node::Real(value) => Value::from(*value),
+        Node::List(entries) => entries.iter().map(|entry| as_json(&entry.node)).collect(),
+        Node::Map(entries) => entries
+            .iter()
+            .map(|(name, entry)| (name.clone(), as_json(&entry.node)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
     }
 }

@@ -224,11 +224,14 @@ pub enum OnDivergence {
 }
 
 /// What becomes of a value that a CloudQuery column cannot hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum OnTypeMismatch {
-    /// The link halts, naming table, key and column.
+    /// The link halts, or the sync fails, naming table, key and column.
+    #[default]
     Error,
-    /// It goes as text where the column is text.
+    /// It goes as text where the column takes text or bytes.
     Text,
     /// It goes as NULL.
     Null,
@@ -264,6 +267,8 @@ pub struct LinkConfig {
     pub peer: Option<String>,
     /// A CloudQuery destination in place of a node.
     pub cloudquery: Option<String>,
+    /// Its own spec, as JSON: what Init gives it. `None`: nothing.
+    pub cloudquery_spec: Option<String>,
     /// For a CloudQuery destination.
     pub on_type_mismatch: OnTypeMismatch,
     /// Which way changes go.
@@ -299,6 +304,7 @@ impl LinkConfig {
             name: name.into(),
             peer: None,
             cloudquery: None,
+            cloudquery_spec: None,
             on_type_mismatch: OnTypeMismatch::Error,
             directions,
             tables: vec!["*".to_owned()],
@@ -327,6 +333,8 @@ impl LinkConfig {
     /// something of its own refuses what could lose it.
     pub fn migrate_mode(&self) -> MigrateMode {
         let by_direction = match self.directions {
+            // There the default is the protocol's.
+            Directions::Send if self.cloudquery.is_some() => MigrateMode::Safe,
             Directions::Send | Directions::Receive => MigrateMode::Forced,
             Directions::Both => MigrateMode::Safe,
         };

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyhow::Result;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::link::{self, Address, Connection, Frame, Hello};
+use crate::link::{self, Connection, Frame, Hello, Listener};
 use crate::model::Trouble;
 use crate::replicate::session::read_hello;
 
@@ -27,17 +26,13 @@ pub(super) fn expect(waiting: &mut Waiting, peer: &str) -> mpsc::Receiver<(Conne
     receiver
 }
 
-/// Listens, and hands over.
-///
-/// # Errors
-/// The address cannot be listened on.
-pub(super) async fn start(
-    address: &Address,
+/// Takes a connection's Hello, and hands it over.
+pub(super) fn start(
+    listener: Listener,
     waiting: Waiting,
     our_name: &str,
     (stop, tasks): (&CancellationToken, &mut JoinSet<()>),
-) -> Result<()> {
-    let listener = link::bind(address).await?;
+) {
     tracing::info!(address = %listener.local_address(), "listening");
     let (incoming, arrived) = mpsc::channel(GREETING_MAX);
     let serving = stop.clone();
@@ -47,7 +42,6 @@ pub(super) async fn start(
         }
     });
     tasks.spawn(hand_over(arrived, Arc::new(waiting), our_name.to_owned(), stop.clone()));
-    Ok(())
 }
 
 async fn hand_over(

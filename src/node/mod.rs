@@ -4,6 +4,7 @@
 //! [`listener`] where it listens, a [`crate::replicate::runner::Runner`] for each link, and the [`upkeep`] that prunes and watches. Everything
 //! stops by one token, after the transaction at hand, within the grace period.
 
+mod cloudquery;
 mod control;
 mod listener;
 mod open;

@@ -26,7 +26,7 @@ use crate::telemetry::Board;
 use super::Surroundings;
 
 /// Bytes of a range of a copy at most: what is read in one go of some ten milliseconds.
-const RANGE_BYTES_MAX: usize = 4 << 20;
+pub(super) const RANGE_BYTES_MAX: usize = 4 << 20;
 
 /// How long installing is tried beside an application that holds the write lock: a person waits at the terminal.
 const INSTALL_TRIES_FOR: Duration = Duration::from_secs(15);
@@ -162,5 +162,6 @@ pub fn link_settings(config: &NodeConfig, link: &LinkConfig, our_id: NodeId) -> 
         }),
         resnapshot_on_divergence: link.on_divergence == config::OnDivergence::Resnapshot,
         spool_dir: config.spool_folder(),
+        peers_log_here: false,
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -12,26 +13,28 @@ use crate::admin::{self, Owner};
 use crate::apply::Applier;
 use crate::capture::reader::LogReader;
 use crate::config::{LinkConfig, NodeConfig};
-use crate::link::Address;
+use crate::link::{self, Address, Listener};
 use crate::model::{Clock, SystemClock};
 use crate::replicate::feed::Feed;
 use crate::replicate::runner::{Meeting, Runner};
-use crate::replicate::session::End;
+use crate::replicate::session::{End, LinkSettings};
 use crate::sqlite::Db;
 use crate::telemetry::{Board, Direction};
 
-use super::{Opened, control, listener, open, upkeep};
+use super::{Opened, cloudquery, control, listener, open, upkeep};
 
 /// What a node needs besides its config.
 #[derive(Clone)]
 pub struct Surroundings {
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Whether its peers run in this process, so that what one of them says of a failure is in the log already.
+    pub peers_log_here: bool,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock) }
+        Self { clock: Arc::new(SystemClock), peers_log_here: false }
     }
 }
 
@@ -71,6 +74,7 @@ pub(crate) struct Parts {
     pub(crate) stop: CancellationToken,
     pub(crate) ended: Arc<Ending>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) peers_log_here: bool,
 }
 
 /// Where a node's tasks say that it should end.
@@ -96,6 +100,8 @@ impl Node {
         let config = Arc::new(config);
         let board = Board::new(&config.name, &config.database.display().to_string(), Arc::clone(&surroundings.clock));
         let owner = Owner::acquire(&config.database)?;
+        // Before anything is put into the database: a port that is taken leaves nothing behind.
+        let sockets = Sockets::bind(&config).await?;
         let opened =
             open::open(&config, &board, surroundings).await.with_context(|| config.database.display().to_string())?;
         let stop = CancellationToken::new();
@@ -107,12 +113,14 @@ impl Node {
             stop: stop.clone(),
             ended: Arc::default(),
             clock: Arc::clone(&surroundings.clock),
+            peers_log_here: surroundings.peers_log_here,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(control::serve(owner.socket().to_owned(), parts.clone()));
-        start_links(&parts, &opened, &mut tasks).await?;
-        if let Some(address) = &config.admin_listen {
-            let serving = admin::serve_http(admin::http::bind(address).await?, board.clone(), stop.clone());
+        start_links(&parts, &opened, sockets.link, &mut tasks)?;
+        cloudquery::serve(&parts, &mut tasks).await?;
+        if let Some(listener) = sockets.admin {
+            let serving = admin::serve_http(listener, board.clone(), stop.clone());
             tasks.spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(error = &error as &dyn std::error::Error, "serving /status.json ended");
@@ -164,6 +172,11 @@ impl Node {
         self.parts.applier.as_ref()
     }
 
+    /// Tells everything to stop, and does not wait: for two nodes that should not take each other's end for a failure.
+    pub fn begin_to_stop(&self) {
+        self.parts.stop.cancel();
+    }
+
     /// Stops after the transaction at hand. Returns whether everything ended within the grace period; what did not is
     /// cut off, which loses nothing: it is as if the process had been killed.
     pub async fn stop(mut self) -> bool {
@@ -183,22 +196,45 @@ impl Node {
     }
 }
 
-async fn start_links(parts: &Parts, opened: &Opened, tasks: &mut JoinSet<()>) -> Result<()> {
+/// Where a node listens.
+struct Sockets {
+    link: Option<Listener>,
+    admin: Option<TcpListener>,
+}
+
+impl Sockets {
+    async fn bind(config: &NodeConfig) -> Result<Self> {
+        let link = match &config.listen {
+            Some(address) => Some(link::bind(&address.parse::<Address>().context("listen")?).await?),
+            None => None,
+        };
+        let admin = match &config.admin_listen {
+            Some(address) => Some(admin::http::bind(address).await?),
+            None => None,
+        };
+        Ok(Self { link, admin })
+    }
+}
+
+fn start_links(parts: &Parts, opened: &Opened, socket: Option<Listener>, tasks: &mut JoinSet<()>) -> Result<()> {
     let mut waiting = listener::Waiting::new();
     for link in &parts.config.links {
+        let (stop, broken) = (parts.stop.clone(), parts.stop.child_token());
+        tasks.spawn(end_with(parts.clone(), broken.clone()));
+        if let Some(address) = &link.cloudquery {
+            tasks.spawn(cloudquery::link(parts, opened, (link, address), broken)?.run());
+            continue;
+        }
         let meeting = match &link.peer {
             Some(peer) => {
                 Meeting::Dial(peer.parse::<Address>().with_context(|| format!("link \"{}\": peer", link.name))?)
             }
             None => Meeting::Await(listener::expect(&mut waiting, &link.name)),
         };
-        let (stop, broken) = (parts.stop.clone(), parts.stop.child_token());
-        tasks.spawn(end_with(parts.clone(), broken.clone()));
         tasks.spawn(Runner { end: end(parts, opened, link), meeting, stop, broken }.run());
     }
-    if let Some(address) = &parts.config.listen {
-        let address = address.parse::<Address>().context("listen")?;
-        listener::start(&address, waiting, &parts.config.name, (&parts.stop, tasks)).await?;
+    if let Some(socket) = socket {
+        listener::start(socket, waiting, &parts.config.name, (&parts.stop, tasks));
     }
     Ok(())
 }
@@ -216,7 +252,10 @@ fn end(parts: &Parts, opened: &Opened, link: &LinkConfig) -> End<LogReader> {
         |wanted: bool, direction| wanted.then(|| parts.board.link(&link.name, direction, link.peer.as_deref()));
     let (sends, receives) = (link.directions.sends(), link.directions.receives());
     End {
-        settings: open::link_settings(&parts.config, link, opened.id),
+        settings: LinkSettings {
+            peers_log_here: parts.peers_log_here,
+            ..open::link_settings(&parts.config, link, opened.id)
+        },
         feed: opened.feed.clone().filter(|_| sends),
         applier: opened.applier.clone().filter(|_| receives),
         send_status: status(sends, Direction::Send),

@@ -59,7 +59,7 @@ pub fn init(level: &str, format: Format) -> Result<(), Error> {
     Ok(())
 }
 
-fn filter(level: &str) -> Result<EnvFilter, Error> {
+pub(super) fn filter(level: &str) -> Result<EnvFilter, Error> {
     let is_word = level.chars().all(|c| c.is_ascii_alphabetic());
     let directives = if is_word { format!("warn,twinlite={level}") } else { level.to_owned() };
     // `twinlite=inof` alone would be read as the name of a span.

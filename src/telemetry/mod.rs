@@ -5,8 +5,11 @@
 pub mod failpoint;
 pub mod logging;
 pub mod metrics;
+pub mod plugin_log;
 pub mod report;
 pub mod status;
+#[cfg(test)]
+mod status_tests;
 
 pub use metrics::Metrics;
 pub use report::{

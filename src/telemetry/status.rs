@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! * A lag of 0 is said only while the peer is heard from and everything it told of is applied. Silence counts as lag.
-//! * A link is unhealthy while it is halted, and a receiving one also when its peer has been gone for [`PEER_GONE_MS`].
+//! * A link is unhealthy while it is halted, and a receiving one also when nothing has gone well with its peer for
+//!   [`PEER_GONE_MS`]: connecting again and again is not well.
 //!   A sender whose receiver is away is healthy, and its lag says so.
 
 use std::collections::BTreeMap;
@@ -26,6 +27,10 @@ pub const PEER_GONE_MS: i64 = 60_000;
 /// A connected peer that says nothing for this long counts, for the lag, as one that is not connected. Heartbeats come
 /// every second; a busy machine may lose a few.
 pub const SILENCE_MS: i64 = 5_000;
+
+/// How old a session is when a heartbeat alone shows that it goes well, though nothing was applied: what fails at once
+/// each time fails sooner.
+const SESSION_GOOD_MS: i64 = 10_000;
 
 /// Notes that are kept at most; older ones are in the log.
 const NOTES_MAX: usize = 50;
@@ -61,6 +66,8 @@ struct Link {
     /// Since when there has been a session, or none.
     connected: bool,
     since_ms: i64,
+    /// When it last went well: something was applied, or the peer said that nothing is to be.
+    well_ms: i64,
     position: Option<Position>,
     applied_ts_ms: Option<i64>,
     head: Option<i64>,
@@ -137,6 +144,14 @@ impl Board {
     /// How large the change log is.
     pub fn set_log(&self, rows: u64, bytes: u64) {
         self.update(|facts| facts.log = Some(LogReport { rows, bytes }));
+    }
+
+    /// The end of our own log, which goes on while a replica is away.
+    pub fn set_log_head(&self, head: i64) {
+        self.update(|facts| {
+            let sending = facts.links.iter_mut().filter(|((_, direction), _)| *direction == Direction::Send);
+            sending.for_each(|(_, link)| link.head = Some(link.head.unwrap_or(head).max(head)));
+        });
     }
 
     /// How many conflicts are recorded.
@@ -248,7 +263,10 @@ impl LinkHandle {
 
     /// Up to where the sender's log is applied, and the time of that entry by the sender's clock.
     pub fn applied(&self, position: Position, ts_ms: i64) {
-        self.update(|link, _| (link.position, link.applied_ts_ms) = (Some(position), Some(ts_ms)));
+        self.update(|link, now_ms| {
+            link.well_ms = now_ms;
+            (link.position, link.applied_ts_ms) = (Some(position), Some(ts_ms));
+        });
     }
 
     /// The end of the sender's log, as a window said it.
@@ -259,7 +277,13 @@ impl LinkHandle {
     /// The peer gave a sign of life that says how far its log goes: on a receiving link its heartbeat, on a sending one
     /// what our own log says when an acknowledgement or a heartbeat came.
     pub fn heartbeat(&self, heard: Heard) {
-        self.update(|link, _| (link.head, link.heard) = (Some(heard.head), Some(heard)));
+        self.update(|link, now_ms| {
+            let is_up_to_date = link.position.map_or(0, |position| position.seq) >= heard.head;
+            if is_up_to_date || (link.connected && now_ms - link.since_ms >= SESSION_GOOD_MS) {
+                link.well_ms = now_ms;
+            }
+            (link.head, link.heard) = (Some(heard.head), Some(heard));
+        });
     }
 
     /// What went wrong, or `None` once it is over.
@@ -301,6 +325,7 @@ impl Link {
             state: LinkState::Connecting,
             connected: false,
             since_ms: now_ms,
+            well_ms: now_ms,
             position: None,
             applied_ts_ms: None,
             head: None,
@@ -311,7 +336,7 @@ impl Link {
     }
 
     fn is_healthy(&self, direction: Direction, now_ms: i64) -> bool {
-        let gone = !self.connected && now_ms - self.since_ms >= PEER_GONE_MS;
+        let gone = now_ms - self.well_ms >= PEER_GONE_MS;
         self.state != LinkState::Halted && !(direction == Direction::Receive && gone)
     }
 
@@ -332,11 +357,13 @@ impl Link {
         Some(if is_heard { lag_ms } else { lag_ms.max(silence_ms) })
     }
 
-    /// Two upper bounds of the same: what the sender said was waiting, and that nothing which waits is older than what
+    /// Upper bounds of the same: what the sender said was waiting or that nothing was, and that nothing which waits is older than what
     /// is applied. Both in the sender's clock, carried on by ours.
     fn oldest_age_ms(&self, heard: Heard, silence_ms: i64) -> i64 {
         let age_ms = |ts_ms: i64| (heard.sent_ms - ts_ms + silence_ms).max(0);
-        let told = heard.behind_since_ms.map(age_ms);
+        // Where nothing waited when it was said, what waits now is younger than that.
+        let nothing_waited = self.position.is_some_and(|position| position.seq >= heard.head) || heard.head == 0;
+        let told = heard.behind_since_ms.or(nothing_waited.then_some(heard.sent_ms)).map(age_ms);
         let applied = self.applied_ts_ms.map(age_ms);
         told.into_iter().chain(applied).min().unwrap_or(silence_ms)
     }
@@ -357,135 +384,5 @@ impl Link {
             as_of_ms: behind_ms.map(|ms| now_ms - ms),
             last_error: self.error.clone(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Epoch, ManualClock};
-
-    fn board() -> (Board, Arc<ManualClock>) {
-        let clock = Arc::new(ManualClock::at(1_000_000));
-        (Board::new("replica", "/data/replica.db", clock.clone()), clock)
-    }
-
-    fn at(seq: i64) -> Position {
-        Position { epoch: Epoch(7), seq }
-    }
-
-    fn behind(board: &Board) -> Option<f64> {
-        board.report().links[0].seconds_behind
-    }
-
-    fn heard(head: i64, behind_since_ms: Option<i64>, at_ms: i64) -> Heard {
-        // The peer's clock is an hour ahead, which must not matter.
-        let ahead = 3_600_000;
-        Heard { head, behind_since_ms: behind_since_ms.map(|ms| ms + ahead), sent_ms: at_ms + ahead, at_ms }
-    }
-
-    #[test]
-    fn lag_is_unknown_until_the_peer_is_heard() {
-        let (board, _) = board();
-        let link = board.link("source", Direction::Receive, None);
-        assert_eq!(behind(&board), None);
-        link.connected(true);
-        link.position(at(5));
-        assert_eq!(behind(&board), None, "a connection says nothing about the log");
-        link.heartbeat(heard(5, None, 1_000_000));
-        assert_eq!(behind(&board), Some(0.0));
-    }
-
-    #[test]
-    fn lag_is_the_age_of_the_oldest_change_that_is_not_applied() {
-        let (board, clock) = board();
-        let link = board.link("source", Direction::Receive, None);
-        link.connected(true);
-        link.applied(at(5), 3_600_000 + 990_000);
-        link.heartbeat(heard(8, Some(998_000), 1_000_000));
-        clock.set(1_000_500);
-        let report = &board.report().links[0];
-        assert_eq!((report.seconds_behind, report.changes_behind), (Some(2.5), Some(3)));
-        assert_eq!(report.as_of_ms, Some(998_000));
-        link.applied(at(7), 3_600_000 + 999_900);
-        assert_eq!(behind(&board), Some(0.6), "what is applied by now was not the oldest one");
-        link.applied(at(8), 3_600_000 + 999_950);
-        assert_eq!(behind(&board), Some(0.0));
-    }
-
-    #[test]
-    fn a_silent_or_absent_peer_is_lag() {
-        let (board, clock) = board();
-        let link = board.link("source", Direction::Receive, None);
-        link.connected(true);
-        link.applied(at(8), 4_000_000);
-        link.heartbeat(heard(8, None, 1_000_000));
-        clock.set(1_000_000 + SILENCE_MS - 1);
-        assert_eq!(behind(&board), Some(0.0));
-        clock.set(1_000_000 + SILENCE_MS);
-        assert_eq!(behind(&board), Some(5.0), "connected, but nothing is heard");
-        clock.set(1_002_000);
-        link.connected(false);
-        assert_eq!(behind(&board), Some(2.0));
-        assert_eq!(board.report().links[0].state, LinkState::Connecting);
-    }
-
-    #[test]
-    fn only_a_halt_and_a_receiver_without_its_peer_are_unhealthy() {
-        let (board, clock) = board();
-        let receive = board.link("source", Direction::Receive, None);
-        let _send = board.link("archive", Direction::Send, None);
-        clock.set(1_000_000 + PEER_GONE_MS - 1);
-        assert!(board.report().healthy);
-        clock.set(1_000_000 + PEER_GONE_MS);
-        assert!(!board.report().healthy);
-        receive.connected(true);
-        assert!(board.report().healthy, "the archive is away, and that is its own affair");
-        receive.halt(Trouble { code: "divergence".into(), message: "x".into(), hint: "y".into() });
-        assert!(!board.report().healthy);
-        receive.connected(false);
-        assert_eq!(board.report().links[1].state, LinkState::Halted, "a halt outlives its session");
-    }
-
-    #[test]
-    fn a_table_is_listed_once_and_skipped_ones_say_why() {
-        let (board, _) = board();
-        board.set_captured([("a".to_owned(), Some(1)), ("b".to_owned(), Some(2))]);
-        board.set_skipped([("v".to_owned(), "it is virtual".to_owned())]);
-        let link = board.link("replica", Direction::Send, None);
-        link.table(TableReport { rows_copied: 3, ..TableReport::new("a", TableState::Snapshot) });
-        let tables = board.report().tables;
-        let said: Vec<_> = tables.iter().map(|table| (table.name.as_str(), table.state)).collect();
-        assert_eq!(said, [("a", TableState::Snapshot), ("b", TableState::Live), ("v", TableState::Skipped)]);
-        assert_eq!(tables[0].link.as_deref(), Some("replica"));
-        assert_eq!(tables[2].skipped_because.as_deref(), Some("it is virtual"));
-    }
-
-    #[test]
-    fn the_contract_is_spelled_as_promised() {
-        let (board, _) = board();
-        board.set_node(NodeId(0x2a));
-        let link = board.link("source", Direction::Receive, Some("source:7745"));
-        link.position(at(5));
-        link.state(LinkState::BetweenTransactions);
-        let json = serde_json::to_value(board.report()).expect("serializes");
-        assert_eq!(json["format"], 1);
-        assert_eq!(json["node"]["id"], "000000000000002a");
-        assert_eq!(json["links"][0]["direction"], "receive");
-        assert_eq!(json["links"][0]["state"], "between_transactions");
-        assert_eq!(json["links"][0]["position"]["seq"], 5);
-        assert!(json["links"][0]["seconds_behind"].is_null());
-        assert!(json["log"].is_null());
-        let back: StatusReport = serde_json::from_value(json).expect("reads its own words");
-        assert_eq!(back, board.report());
-    }
-
-    #[test]
-    fn a_change_of_the_board_wakes_its_readers() {
-        let (board, _) = board();
-        let mut changes = board.subscribe();
-        changes.mark_unchanged();
-        board.set_conflicts(1);
-        assert!(changes.has_changed().expect("the board lives"));
     }
 }

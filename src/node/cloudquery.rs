@@ -1,0 +1,77 @@
+//! CloudQuery at a node's edges: links to destinations, and its own database served as a plugin.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Opened, Parts};
+use crate::capture::reader::LogReader;
+use crate::cloudquery::destination::Options;
+use crate::cloudquery::server::{self, Network, Served};
+use crate::config::{LinkConfig, MigrateMode};
+use crate::replicate::copies::RangeBounds;
+use crate::replicate::cq_link::CloudQueryLink;
+use crate::replicate::cq_source::{OutflowOptions, RowRules, Sources, TableOptions};
+use crate::telemetry::Direction;
+
+use super::open::RANGE_BYTES_MAX;
+
+/// A link to a destination at that address.
+pub(super) fn link(
+    parts: &Parts,
+    opened: &Opened,
+    (link, address): (&LinkConfig, &str),
+    broken: CancellationToken,
+) -> Result<CloudQueryLink<LogReader>> {
+    let config = &parts.config;
+    let options = OutflowOptions {
+        selection: Arc::new(link.selection()),
+        tables: TableOptions::default(),
+        // Whatever is said again must be the same.
+        rows: RowRules { on_type_mismatch: link.on_type_mismatch, deterministic_cq_id: true },
+        window_rows: config.window_rows,
+        batch_rows: config.batch_size,
+        batch_bytes: config.batch_size_bytes,
+        bounds: RangeBounds { rows_max: config.snapshot_rows, bytes_max: RANGE_BYTES_MAX },
+    };
+    Ok(CloudQueryLink {
+        name: link.name.clone(),
+        address: address.to_owned(),
+        spec: link.cloudquery_spec.clone().unwrap_or_else(|| "null".to_owned()),
+        forced: link.migrate_mode() == MigrateMode::Forced,
+        options,
+        feed: opened.feed.clone().context("a link that sends, and nothing is captured")?,
+        status: parts.board.link(&link.name, Direction::Send, Some(address)),
+        clock: Arc::clone(&parts.clock),
+        stop: parts.stop.clone(),
+        broken,
+    })
+}
+
+/// Serves the plugin for the node's own database, where the config says so.
+///
+/// # Errors
+/// It cannot listen there.
+pub(super) async fn serve(parts: &Parts, tasks: &mut JoinSet<()>) -> Result<()> {
+    let Some(address) = &parts.config.cloudquery_listen else { return Ok(()) };
+    let listener = match address.strip_prefix("unix:") {
+        Some(path) => server::bind(Network::Unix, path).await,
+        None => server::bind(Network::Tcp, address).await,
+    };
+    let listener = listener.context("cloudquery.listen")?;
+    tracing::info!(address = listener.address(), "serving CloudQuery's plugin protocol for this database");
+    parts.board.note(format!("CloudQuery's plugin protocol is served on {}", listener.address()));
+    let database = parts.config.database.clone();
+    let options = Options { local: Some(database.clone()), ..Options::default() };
+    let sources = Sources::of_node(database, parts.feed.clone(), Arc::clone(&parts.clock));
+    let served = Served { options, sources: Some(Arc::new(sources)) };
+    let serving = server::serve(listener, served, parts.stop.clone());
+    tasks.spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(error = &error as &dyn std::error::Error, "serving CloudQuery's plugin protocol ended");
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! What the status says, by what it was told.
+
+use std::sync::Arc;
+
+use super::status::{PEER_GONE_MS, SILENCE_MS};
+use super::{Board, Direction, Heard, LinkState, StatusReport, TableReport, TableState};
+use crate::model::{Epoch, ManualClock, NodeId, Position, Trouble};
+
+fn board() -> (Board, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    (Board::new("replica", "/data/replica.db", clock.clone()), clock)
+}
+
+fn at(seq: i64) -> Position {
+    Position { epoch: Epoch(7), seq }
+}
+
+fn behind(board: &Board) -> Option<f64> {
+    board.report().links[0].seconds_behind
+}
+
+fn heard(head: i64, behind_since_ms: Option<i64>, at_ms: i64) -> Heard {
+    // The peer's clock is an hour ahead, which must not matter.
+    let ahead = 3_600_000;
+    Heard { head, behind_since_ms: behind_since_ms.map(|ms| ms + ahead), sent_ms: at_ms + ahead, at_ms }
+}
+
+#[test]
+fn lag_is_unknown_until_the_peer_is_heard() {
+    let (board, _) = board();
+    let link = board.link("source", Direction::Receive, None);
+    assert_eq!(behind(&board), None);
+    link.connected(true);
+    link.position(at(5));
+    assert_eq!(behind(&board), None, "a connection says nothing about the log");
+    link.heartbeat(heard(5, None, 1_000_000));
+    assert_eq!(behind(&board), Some(0.0));
+}
+
+#[test]
+fn lag_is_the_age_of_the_oldest_change_that_is_not_applied() {
+    let (board, clock) = board();
+    let link = board.link("source", Direction::Receive, None);
+    link.connected(true);
+    link.applied(at(5), 3_600_000 + 990_000);
+    link.heartbeat(heard(8, Some(998_000), 1_000_000));
+    clock.set(1_000_500);
+    let report = &board.report().links[0];
+    assert_eq!((report.seconds_behind, report.changes_behind), (Some(2.5), Some(3)));
+    assert_eq!(report.as_of_ms, Some(998_000));
+    link.applied(at(7), 3_600_000 + 999_900);
+    assert_eq!(behind(&board), Some(0.6), "what is applied by now was not the oldest one");
+    link.applied(at(8), 3_600_000 + 999_950);
+    assert_eq!(behind(&board), Some(0.0));
+}
+
+#[test]
+fn the_first_change_after_a_pause_is_not_as_old_as_the_pause() {
+    let (board, clock) = board();
+    let link = board.link("source", Direction::Receive, None);
+    link.connected(true);
+    link.applied(at(5), 3_600_000 + 1_000_000);
+    clock.set(2_000_000);
+    link.heartbeat(heard(5, None, 2_000_000));
+    clock.set(2_000_300);
+    link.head(6);
+    assert_eq!(behind(&board), Some(0.3), "when the peer was last heard, nothing waited");
+}
+
+#[test]
+fn our_log_goes_on_while_a_replica_is_away() {
+    let (board, _) = board();
+    let link = board.link("replica", Direction::Send, None);
+    let _other = board.link("source", Direction::Receive, None);
+    link.position(at(5));
+    board.set_log_head(9);
+    let heads: Vec<_> = board.report().links.iter().map(|link| (link.head, link.changes_behind)).collect();
+    assert_eq!(heads, [(Some(9), Some(4)), (None, None)]);
+}
+
+#[test]
+fn a_silent_or_absent_peer_is_lag() {
+    let (board, clock) = board();
+    let link = board.link("source", Direction::Receive, None);
+    link.connected(true);
+    link.applied(at(8), 4_000_000);
+    link.heartbeat(heard(8, None, 1_000_000));
+    clock.set(1_000_000 + SILENCE_MS - 1);
+    assert_eq!(behind(&board), Some(0.0));
+    clock.set(1_000_000 + SILENCE_MS);
+    assert_eq!(behind(&board), Some(5.0), "connected, but nothing is heard");
+    clock.set(1_002_000);
+    link.connected(false);
+    assert_eq!(behind(&board), Some(2.0));
+    assert_eq!(board.report().links[0].state, LinkState::Connecting);
+}
+
+#[test]
+fn only_a_halt_and_a_receiver_without_its_peer_are_unhealthy() {
+    let (board, clock) = board();
+    let receive = board.link("source", Direction::Receive, None);
+    let _send = board.link("archive", Direction::Send, None);
+    clock.set(1_000_000 + PEER_GONE_MS - 1);
+    assert!(board.report().healthy);
+    clock.set(1_000_000 + PEER_GONE_MS);
+    assert!(!board.report().healthy);
+    receive.connected(true);
+    assert!(!board.report().healthy, "it connects, and that is all");
+    receive.heartbeat(heard(7, None, 1_000_000 + PEER_GONE_MS));
+    assert!(!board.report().healthy, "there are changes, and none was applied");
+    receive.position(at(7));
+    receive.heartbeat(heard(7, None, 1_000_000 + PEER_GONE_MS));
+    assert!(board.report().healthy, "the archive is away, and that is its own affair");
+    receive.halt(Trouble { code: "divergence".into(), message: "x".into(), hint: "y".into() });
+    assert!(!board.report().healthy);
+    receive.connected(false);
+    assert_eq!(board.report().links[1].state, LinkState::Halted, "a halt outlives its session");
+}
+
+#[test]
+fn a_table_is_listed_once_and_skipped_ones_say_why() {
+    let (board, _) = board();
+    board.set_captured([("a".to_owned(), Some(1)), ("b".to_owned(), Some(2))]);
+    board.set_skipped([("v".to_owned(), "it is virtual".to_owned())]);
+    let link = board.link("replica", Direction::Send, None);
+    link.table(TableReport { rows_copied: 3, ..TableReport::new("a", TableState::Snapshot) });
+    let tables = board.report().tables;
+    let said: Vec<_> = tables.iter().map(|table| (table.name.as_str(), table.state)).collect();
+    assert_eq!(said, [("a", TableState::Snapshot), ("b", TableState::Live), ("v", TableState::Skipped)]);
+    assert_eq!(tables[0].link.as_deref(), Some("replica"));
+    assert_eq!(tables[2].skipped_because.as_deref(), Some("it is virtual"));
+}
+
+#[test]
+fn the_contract_is_spelled_as_promised() {
+    let (board, _) = board();
+    board.set_node(NodeId(0x2a));
+    let link = board.link("source", Direction::Receive, Some("source:7745"));
+    link.position(at(5));
+    link.state(LinkState::BetweenTransactions);
+    let json = serde_json::to_value(board.report()).expect("serializes");
+    assert_eq!(json["format"], 1);
+    assert_eq!(json["node"]["id"], "000000000000002a");
+    assert_eq!(json["links"][0]["direction"], "receive");
+    assert_eq!(json["links"][0]["state"], "between_transactions");
+    assert_eq!(json["links"][0]["position"]["seq"], 5);
+    assert!(json["links"][0]["seconds_behind"].is_null());
+    assert!(json["log"].is_null());
+    let back: StatusReport = serde_json::from_value(json).expect("reads its own words");
+    assert_eq!(back, board.report());
+}
+
+#[test]
+fn a_change_of_the_board_wakes_its_readers() {
+    let (board, _) = board();
+    let mut changes = board.subscribe();
+    changes.mark_unchanged();
+    board.set_conflicts(1);
+    assert!(changes.has_changed().expect("the board lives"));
+}
