@@ -10,9 +10,20 @@
 
 mod bad_input;
 mod bad_peer;
+mod cloudquery_values;
 mod commands;
+mod cq_client;
+mod cq_destination;
+mod cq_link;
+mod cq_old;
+mod cq_python;
+mod cq_server;
+mod cq_socket;
+mod cq_source;
+mod cq_sync;
 mod crash;
 mod docker;
+mod docs;
 mod drift;
 mod link_faults;
 mod old_sqlite;

@@ -6,6 +6,7 @@ use std::{
     path::Path,
     process::Command,
     sync::atomic::{AtomicBool, AtomicI64, Ordering},
+    time::Duration,
 };
 
 use rusqlite::Connection;
@@ -14,7 +15,8 @@ use crate::support::{
     Place, StopOnDrop, open, open_reader,
     oracle::assert_equal,
     pair::{Options, Pair, running},
-    process::{Process, expect_failure, free_port, http_get, quiesce, replicate_once},
+    process::{Process, expect_code, expect_failure, free_port, http_get, quiesce, replicate_once, twinlite},
+    proxy::Proxy,
     skipped,
     wait::{pause, until},
 };
@@ -239,6 +241,31 @@ fn a_full_log_is_healed_under_a_writer_that_never_rests() {
     pair.stop();
 }
 
+/// The same where both halves are one process, which opens both databases anew.
+#[test]
+fn a_log_that_fills_under_replicate_is_begun_anew_without_a_gap() {
+    let place = filled(500);
+    let mut process = Process::replicate(&place.source(), &place.replica(), &[]);
+    quiesce(&place.source(), &place.replica());
+    let conn = open(&place.source());
+    // In one transaction, so that nobody moves the limit before it is met.
+    conn.execute_batch(
+        "BEGIN IMMEDIATE;
+         UPDATE __cdc_meta SET value = (SELECT max(seq) + 5 FROM __cdc_log) WHERE key = 'capture_limit';
+         UPDATE a SET v = v || 'x' WHERE id % 10 = 0;
+         DELETE FROM a WHERE id % 50 = 1;
+         COMMIT",
+    )
+    .unwrap();
+    let began = || process.said().contains("the change log was full").then_some(()).ok_or_else(|| process.said());
+    until("the log to be begun anew", began);
+    fill(&conn, 10);
+    quiesce(&place.source(), &place.replica());
+    assert_equal(&place.source(), &place.replica());
+    process.assert_running();
+    process.stop();
+}
+
 #[test]
 fn one_source_feeds_two_replicas() {
     let place = filled(1_000);
@@ -287,6 +314,129 @@ fn one_source_feeds_two_replicas() {
 }
 
 /// How many windows a node has read and sent.
+/// Two replicas of one name took the link from each other at every dial, and each let the log be pruned for the other.
+#[test]
+fn a_second_replica_of_a_name_is_refused_and_the_first_goes_on() {
+    let place = filled(100);
+    let listen = free_port();
+    let source = format!(
+        "name: source\nspec: {{ connection_string: {} }}\nlisten: 127.0.0.1:{listen}\nlinks: [{{ name: replica, directions: send }}]\n",
+        place.source().display()
+    );
+    fs::write(place.file("source.yaml"), source).unwrap();
+    let replica = |file: &str| {
+        let text = format!(
+            "name: replica\nspec: {{ connection_string: {} }}\nlinks: [{{ name: source, directions: receive, peer: '127.0.0.1:{listen}' }}]\n",
+            place.file(file).display()
+        );
+        let config = place.file(&format!("{file}.yaml"));
+        fs::write(&config, text).unwrap();
+        Process::run(&config, &[])
+    };
+    let source = Process::run(&place.file("source.yaml"), &[]);
+    let mut first = replica("first.db");
+    quiesce(&place.source(), &place.file("first.db"));
+    let second = replica("second.db");
+    let refused = || second.said().contains("name_taken").then_some(()).ok_or_else(|| second.said());
+    until("the second one to be refused", refused);
+    open(&place.source()).execute_batch("UPDATE a SET v = 'new'").unwrap();
+    quiesce(&place.source(), &place.file("first.db"));
+    assert_equal(&place.source(), &place.file("first.db"));
+    first.assert_running();
+    assert_eq!(first.said().matches("connected").count(), 1, "{}", first.said());
+    first.stop();
+    // The name is free now: the second one looks again by itself.
+    quiesce(&place.source(), &place.file("second.db"));
+    assert_equal(&place.source(), &place.file("second.db"));
+    second.stop();
+    source.stop();
+}
+
+/// One node's teardown ended every node of its process, with exit code 0.
+#[test]
+fn tearing_down_one_node_leaves_the_others_of_its_process_alone() {
+    let place = filled(10);
+    fill(&open(&place.file("other.db")), 10);
+    let node = |name: &str, file: &Path| {
+        let port = free_port();
+        format!(
+            "  - name: {name}\n    spec: {{ connection_string: {} }}\n    listen: 127.0.0.1:{port}\n    links: [{{ name: r, directions: send }}]\n",
+            file.display()
+        )
+    };
+    let config = place.file("nodes.yaml");
+    fs::write(&config, format!("nodes:\n{}{}", node("one", &place.source()), node("two", &place.file("other.db"))))
+        .unwrap();
+    let mut process = Process::run(&config, &[]);
+    let captured = |file: &Path| {
+        let objects = open_reader(file).query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_\\_cdc%' ESCAPE '\\'",
+            [],
+            |row| row.get(0),
+        );
+        objects.is_ok_and(|objects: i64| objects > 0)
+    };
+    until("both to be captured", || {
+        (captured(&place.source()) && captured(&place.file("other.db"))).then_some(()).ok_or_else(|| process.said())
+    });
+    expect_code(0, &["teardown", "--db", &place.source().display().to_string()]);
+    assert!(!captured(&place.source()));
+    let socket = beside(&place.source(), "-twinlite.sock");
+    until("the first node to end", || if socket.exists() { Err(process.said()) } else { Ok(()) });
+    until("the other one to answer", || {
+        let status = twinlite(&["status", "--db", &place.file("other.db").display().to_string()]);
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        if text.contains("no process owns") || text.is_empty() { Err(text) } else { Ok(()) }
+    });
+    process.assert_running();
+    process.stop();
+}
+
+/// The slower replica got windows that the faster one's link had read before the newest commit, and waited for a tick that
+/// had come already: it stayed behind, and both ends said that it did not. A replica that is away holds the log, so that
+/// no commit of ours ticks either.
+#[test]
+fn the_slower_of_two_replicas_does_not_stay_behind() {
+    let place = filled(100);
+    let listen = free_port();
+    let proxy = Proxy::start(format!("127.0.0.1:{listen}").parse().unwrap());
+    let source = format!(
+        "name: source\nspec: {{ connection_string: {} }}\nlisten: 127.0.0.1:{listen}\nlinks:\n  - {{ name: one, directions: send \
+         }}\n  - {{ name: two, directions: send }}\n  - {{ name: away, directions: send }}\n",
+        place.source().display()
+    );
+    fs::write(place.file("source.yaml"), source).unwrap();
+    let replica = |name: &str, peer: String| {
+        let text = format!(
+            "name: {name}\nspec: {{ connection_string: {} }}\nlinks: [{{ name: source, directions: receive, peer: '{peer}' }}]\n",
+            place.file(&format!("{name}.db")).display()
+        );
+        fs::write(place.file(&format!("{name}.yaml")), text).unwrap();
+        Process::run(&place.file(&format!("{name}.yaml")), &[])
+    };
+    let source = Process::run(&place.file("source.yaml"), &[]);
+    let away = replica("away", format!("127.0.0.1:{listen}"));
+    quiesce(&place.source(), &place.file("away.db"));
+    away.stop();
+    let one = replica("one", format!("127.0.0.1:{listen}"));
+    let two = replica("two", proxy.address().to_string());
+    quiesce(&place.source(), &place.file("one.db"));
+    quiesce(&place.source(), &place.file("two.db"));
+    proxy.delay(Duration::from_millis(40));
+    let conn = open(&place.source());
+    for burst in 0..12 {
+        for change in 0..8 {
+            conn.execute("UPDATE a SET v = ?1 WHERE id = ?2", (burst, change)).unwrap();
+            pause(Duration::from_millis(11));
+        }
+        quiesce(&place.source(), &place.file("two.db"));
+    }
+    assert_equal(&place.source(), &place.file("two.db"));
+    for process in [one, two, source] {
+        process.stop();
+    }
+}
+
 fn counters(database: &std::path::Path) -> (u64, u64) {
     let metrics = &crate::support::process::status(database)["metrics"];
     let count = |name: &str| metrics[name].as_u64().unwrap_or_else(|| panic!("no {name} in {metrics}"));

@@ -11,53 +11,29 @@ const FILE_LINES_MAX: usize = 500;
 const MOD_LINES_MAX: usize = 120;
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Each module with the modules of ours that it may import. Layers from the bottom up; stages never meet.
-const ALLOWED: &[(&str, &[&str])] = &[
+/// What stages and everything above them may use.
+const TOOLS: &[&str] = &["model", "config", "telemetry", "sqlite", "codec", "migrate"];
+
+/// Stages, which never meet.
+const STAGES: &[&str] = &["capture", "cloudquery", "link", "apply", "admin"];
+
+/// Each module with the modules of ours that it may import. Layers from the bottom up.
+const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("model", &[]),
-    ("config", &["model"]),
-    ("telemetry", &["model"]),
-    ("sqlite", &["model"]),
-    ("codec", &["model"]),
-    ("migrate", &["model", "sqlite", "codec"]),
-    ("capture", &["model", "config", "telemetry", "sqlite", "codec", "migrate"]),
-    ("link", &["model", "config", "telemetry", "sqlite", "codec", "migrate"]),
-    ("apply", &["model", "config", "telemetry", "sqlite", "codec", "migrate"]),
-    ("admin", &["model", "config", "telemetry", "sqlite", "codec", "migrate"]),
-    ("replicate", &["model", "config", "telemetry", "sqlite", "codec", "migrate", "capture", "link", "apply", "admin"]),
-    (
-        "node",
-        &[
-            "model",
-            "config",
-            "telemetry",
-            "sqlite",
-            "codec",
-            "migrate",
-            "capture",
-            "link",
-            "apply",
-            "admin",
-            "replicate",
-        ],
-    ),
-    (
-        "cli",
-        &[
-            "model",
-            "config",
-            "telemetry",
-            "sqlite",
-            "codec",
-            "migrate",
-            "capture",
-            "link",
-            "apply",
-            "admin",
-            "replicate",
-            "node",
-        ],
-    ),
-    ("main", &["cli"]),
+    ("config", &[&["model"]]),
+    ("telemetry", &[&["model"]]),
+    ("sqlite", &[&["model"]]),
+    ("codec", &[&["model"]]),
+    ("migrate", &[&["model", "sqlite", "codec"]]),
+    ("capture", &[TOOLS]),
+    ("cloudquery", &[TOOLS]),
+    ("link", &[TOOLS]),
+    ("apply", &[TOOLS]),
+    ("admin", &[TOOLS]),
+    ("replicate", &[TOOLS, STAGES]),
+    ("node", &[TOOLS, STAGES, &["replicate"]]),
+    ("cli", &[TOOLS, STAGES, &["replicate", "node"]]),
+    ("main", &[&["cli"]]),
 ];
 
 /// A source file: its module, its place, and its text.
@@ -164,7 +140,7 @@ fn imports_point_downwards() {
         };
         for import in imports(&source.text) {
             let ours = known.contains(&import.as_str());
-            if ours && import != source.module && !allowed.contains(&import.as_str()) {
+            if ours && import != source.module && !allowed.iter().any(|group| group.contains(&import.as_str())) {
                 faults.push(format!("src/{}: {} may not import {import}", source.path.display(), source.module));
             }
         }

@@ -1,12 +1,17 @@
 //! What the tests stand on: the oracle, the program as a process, a network that fails on demand, and seeded workloads.
 
 pub mod bank;
+pub mod cq;
+pub mod cq_arrays;
+pub mod cq_table;
 pub mod oracle;
 pub mod pair;
+pub mod plugin;
 pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod schema;
+pub mod sdk;
 pub mod shop;
 pub mod statements;
 pub mod table;

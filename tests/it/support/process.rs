@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{
     open_reader,
-    wait::{PATIENCE, until},
+    wait::{patience, until},
 };
 
 /// The program with arguments, for what ends by itself.
@@ -112,7 +112,7 @@ impl Process {
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         if self.status.is_none() {
-            self.status = self.exited.recv_timeout(PATIENCE).ok();
+            self.status = self.exited.recv_timeout(patience()).ok();
         }
         self.status.unwrap_or_else(|| panic!("{} did not end; it said:\n{}", self.name, self.said()))
     }

@@ -8,19 +8,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take before a test gives up. Generous: CI machines stall.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// How long anything may take before a test gives up, unless `TWINLITE_PATIENCE_SECONDS` says more (for runs on databases
+/// of gigabytes). Generous: CI machines stall.
+const PATIENCE_SECONDS: u64 = 90;
+
+/// How long anything may take before a test gives up.
+pub fn patience() -> Duration {
+    Duration::from_secs(super::env_number("TWINLITE_PATIENCE_SECONDS", PATIENCE_SECONDS))
+}
 
 const INTERVAL: Duration = Duration::from_millis(15);
 
 /// Waits until `look` returns something, or panics with what was last seen.
 #[track_caller]
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let patience = patience();
+    let deadline = Instant::now() + patience;
     loop {
         match look() {
             Ok(found) => return found,
-            Err(last) if Instant::now() > deadline => panic!("waited {PATIENCE:?} for {what}; last: {last}"),
+            Err(last) if Instant::now() > deadline => panic!("waited {patience:?} for {what}; last: {last}"),
             Err(_) => pause(INTERVAL),
         }
     }
