@@ -8,7 +8,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::catalog::Received;
 use super::checkpoint::{self, Copies};
-use super::{Applied, Error, Held, Window, mirror};
+use super::merge::{self, Both, LogIndex};
+use super::{Applied, Error, Held, Meeting, Recapture, Window, mirror};
 use crate::model::NodeId;
 use crate::sqlite::{self, Role};
 use crate::telemetry::failpoint;
@@ -26,6 +27,8 @@ pub struct Applier {
     path: PathBuf,
     node: NodeId,
     peers: HashMap<NodeId, Received>,
+    index: Option<LogIndex>,
+    recapture: Option<Box<dyn Recapture>>,
 }
 
 impl Applier {
@@ -45,7 +48,25 @@ impl Applier {
         let transaction = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
         let node = sqlite::store::ensure_node(&transaction)?;
         transaction.commit()?;
-        Ok(Self { conn, path: path.to_owned(), node, peers: HashMap::new() })
+        Ok(Self { conn, path: path.to_owned(), node, peers: HashMap::new(), index: None, recapture: None })
+    }
+
+    /// Sets what puts the capture of this database right when a schema change was applied.
+    pub fn set_recapture(&mut self, recapture: Box<dyn Recapture>) {
+        self.recapture = Some(recapture);
+    }
+
+    /// Keeps what both ends of a two-way link agreed on, before any window of the session. When this returns, it is
+    /// durable.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn meet(&mut self, meeting: &Meeting) -> Result<(), Error> {
+        let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        merge::keep(&transaction, meeting)?;
+        transaction.commit()?;
+        self.peers.remove(&meeting.peer);
+        Ok(())
     }
 
     /// The local node's id.
@@ -87,7 +108,9 @@ impl Applier {
             Some(received) => received,
             None => Received::load(&transaction, peer)?,
         };
-        let mut applied = mirror::apply(&transaction, &mut received, window)?;
+        let merges = window.rules.merge.is_some();
+        let both = Both { us: self.node, index: &mut self.index, recapture: self.recapture.as_deref_mut() };
+        let mut applied = mirror::apply(&transaction, &mut received, window, merges.then_some(both))?;
         failpoint::hit(failpoint::APPLY_BEFORE_COMMIT);
         transaction.commit()?;
         applied.held_lock = begun.elapsed();

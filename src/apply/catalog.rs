@@ -64,7 +64,7 @@ impl Received {
             kinds: rules.kinds,
             selection: &rules.selection,
             adopt: rules.adopt,
-            mirror: true,
+            mirror: rules.merge.is_none(),
         };
         let version = sqlite::catalog::schema_version(conn)?;
         let done = migrate::apply_catalog(conn, peer, &catalog, &held, &how)?;

@@ -220,6 +220,36 @@ impl Copies {
         }
     }
 
+    /// Tables that nothing was ever received of.
+    pub(super) fn fresh(&self) -> Vec<TableId> {
+        let fresh = |(_, copy): &(&TableId, &Copy)| {
+            copy.state == CopyState::Pending && !copy.lost_history && !copy.left && copy.rows == 0
+        };
+        self.tables.iter().filter(fresh).map(|(table, _)| *table).collect()
+    }
+
+    /// The copy of a table that begins anew replaces nothing that was lost: somebody asked for it.
+    pub(super) fn is_plain_repair(&mut self, table: TableId) {
+        if let Some(copy) = self.change(table) {
+            copy.lost_history = false;
+        }
+    }
+
+    /// Takes every copy for whole.
+    pub(super) fn end_all(&mut self) {
+        let tables: Vec<TableId> = self.tables.keys().copied().collect();
+        for table in tables {
+            if let Some(copy) = self.change(table) {
+                (copy.state, copy.lost_history) = (CopyState::Done, false);
+            }
+        }
+    }
+
+    /// Whether every copy is whole.
+    pub(super) fn all_done(&self) -> bool {
+        self.tables.values().all(|copy| copy.left || copy.state == CopyState::Done)
+    }
+
     /// Writes what changed. Says how all tables stand where anything did, and nothing otherwise.
     ///
     /// # Errors

@@ -121,6 +121,35 @@ pub enum Error {
         /// The column.
         column: String,
     },
+    /// A change from the future: it would win over everything until then.
+    #[error(
+        "table \"{table}\", key {key}: changed {ahead_ms} ms ahead of this machine's clock; set the clocks right (both \
+         ends should follow one time server), or allow more by `max_clock_skew`, and the link goes on from here"
+    )]
+    ClockAhead {
+        /// The table.
+        table: String,
+        /// The row's key, as text.
+        key: String,
+        /// How far, in ms.
+        ahead_ms: i64,
+    },
+    /// A change of our own came back.
+    #[error(
+        "table \"{table}\", key {key}: \"{peer}\" sent back a change that was made here, so the links form a circle; \
+         remove one of them, for changes must have one way between any two nodes"
+    )]
+    Cycle {
+        /// The peer's name.
+        peer: String,
+        /// The table.
+        table: String,
+        /// The row's key, as text.
+        key: String,
+    },
+    /// Capture could not be put right after the schema changed.
+    #[error("put the capture of this database right after its schema changed")]
+    Recapture(#[source] SourceError),
     /// The peer broke the protocol.
     #[error("the peer's window is malformed: {0}; run the same Twinlite version on both ends, and report it")]
     Malformed(&'static str),
@@ -161,12 +190,16 @@ impl Error {
             Self::OutOfOrder { .. } | Self::UnknownTable { .. } => Fault::Retry,
             // The spool, or the connection behind it.
             Self::Source(_) => Fault::Retry,
+            // As a rule somebody else holds the lock, or changes the schema meanwhile.
+            Self::Recapture(_) => Fault::Retry,
             Self::Row { .. }
             | Self::NullRefused { .. }
             | Self::PeerChanged { .. }
             | Self::NotAllowed { .. }
             | Self::ReservedName { .. }
             | Self::ColumnMissing { .. }
+            | Self::ClockAhead { .. }
+            | Self::Cycle { .. }
             | Self::Malformed(_)
             | Self::Create { .. }
             | Self::Wal { .. } => Fault::Halt,
@@ -187,6 +220,9 @@ impl Error {
             Self::UnknownTable { .. } => "unknown_table",
             Self::ColumnMissing { .. } => "column_missing",
             Self::Source(_) => "spool",
+            Self::ClockAhead { .. } => "clock_ahead",
+            Self::Cycle { .. } => "cycle",
+            Self::Recapture(_) => "recapture",
             Self::Create { .. } => "create",
             Self::Wal { .. } => "journal_mode",
         }

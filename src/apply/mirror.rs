@@ -1,7 +1,7 @@
-//! Applies one window, one way, inside the caller's transaction.
+//! Applies one window inside the caller's transaction.
 //!
-//! The peer's rows replace what is here: a mirror holds nothing that its source does not have. Both-way links decide
-//! what is concurrent before they come here.
+//! One way the peer's rows replace what is here: a mirror holds nothing that its source does not have. Where both ends
+//! write, [`super::merge`] decides what becomes of each row; all else is the same.
 
 use std::iter::Peekable;
 
@@ -11,10 +11,11 @@ use rusqlite::config::DbConfig;
 use super::catalog::{Received, Terms};
 use super::checkpoint::{self, Reached};
 use super::copy::{self, Covered};
+use super::merge::{Both, Merge};
 use super::protect::{ApplyFlag, Protection};
 use super::rows::Writer;
 use super::statement::Target;
-use super::{Applied, Error, NeedRange, SourceError, Window, moves};
+use super::{Applied, Error, NeedRange, SourceError, Window, merge, moves};
 use crate::migrate;
 use crate::model::{Digest, Position, Range, Rows, TableId, WindowItem};
 use crate::sqlite::store::{self, meta_key};
@@ -27,29 +28,44 @@ type Items<'a, 'b> = Peekable<&'a mut &'b mut dyn Iterator<Item = Result<WindowI
 ///
 /// # Errors
 /// Whatever stops the window; the caller rolls back, and throws `received` away.
-pub(super) fn apply(conn: &Connection, received: &mut Received, window: Window<'_>) -> Result<Applied, Error> {
-    let Window { peer, peer_name, rules, from, lost_history, mut items, end } = window;
-    let frame = Frame { peer, peer_name, rules, from, lost_history, end };
+pub(super) fn apply<'a, 'w: 'a>(
+    conn: &'a Connection,
+    received: &'a mut Received,
+    window: Window<'w>,
+    mut both: Option<Both<'a>>,
+) -> Result<Applied, Error> {
+    let Window { peer, peer_name, rules, from, lost_history, mut items, end, copying_back, now_ms } = window;
+    let frame = Frame { peer, peer_name, rules, from, lost_history, end, copying_back, now_ms };
     let mut items: Items<'_, '_> = (&mut items).peekable();
     let begins_session = matches!(items.peek(), Some(Ok(WindowItem::Catalog)));
-    let lost = check_order(conn, &frame, begins_session)?;
+    let lost = check_order(conn, &frame, begins_session)? && both.is_none();
+    if let Some(both) = &mut both {
+        both.notice_drift(conn)?;
+    }
     // What migrates needs no triggers; below they are on if the link says so.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     moves::count(conn)?;
     let flag = ApplyFlag::raise(conn, rules.protect)?;
-    let mut work = Work { conn, frame, received, applied: Applied::nothing(end.to), ask: Vec::new() };
+    let mut work = Work { conn, frame, received, applied: Applied::nothing(end.to), ask: Vec::new(), merge: None };
     if lost {
         work.received.copies.begin_all_anew();
     }
     work.settle_schema(&mut items)?;
+    if let Some(both) = &mut both {
+        work.settle_both(both, begins_session)?;
+    }
     work.begin_marked_copies();
     if lost {
         work.ask.clear();
+    }
+    if let Some(both) = both {
+        work.merge = Some(both.begin(conn, &frame)?);
     }
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, rules.user_triggers)?;
     for item in items {
         work.item(item.map_err(Error::Source)?)?;
     }
+    work.end_merge()?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     work.finish()?;
     flag.lower(conn)?;
@@ -61,13 +77,15 @@ pub(super) fn apply(conn: &Connection, received: &mut Received, window: Window<'
 
 /// What holds for the whole window.
 #[derive(Clone, Copy)]
-struct Frame<'a> {
-    peer: crate::model::NodeId,
-    peer_name: &'a str,
-    rules: &'a super::LinkRules,
-    from: Position,
+pub(super) struct Frame<'a> {
+    pub(super) peer: crate::model::NodeId,
+    pub(super) peer_name: &'a str,
+    pub(super) rules: &'a super::LinkRules,
+    pub(super) from: Position,
     lost_history: bool,
-    end: &'a crate::model::WindowEnd,
+    pub(super) end: &'a crate::model::WindowEnd,
+    pub(super) copying_back: bool,
+    pub(super) now_ms: i64,
 }
 
 /// Refuses a window that does not begin at the checkpoint. Says whether every table is copied again: where the peer says
@@ -97,6 +115,8 @@ struct Work<'a> {
     applied: Applied,
     /// Tables whose copy begins anew by our own decision.
     ask: Vec<TableId>,
+    /// Where both ends write.
+    merge: Option<Merge<'a>>,
 }
 
 impl Work<'_> {
@@ -127,11 +147,46 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Where both ends write: what the schema here has become is captured at once, and tables whose copy was agreed on
+    /// begin it. A table that is new between the two is compared, for each end may have rows of it that were written
+    /// before its triggers stood; but not at a first contact that this end wins.
+    fn settle_both(&mut self, both: &mut Both<'_>, begins_session: bool) -> Result<(), Error> {
+        if self.applied.migrated {
+            both.recapture(self.conn)?;
+        }
+        if begins_session && merge::take_due(self.conn, self.frame.peer)? {
+            self.received.copies.begin_all_anew();
+            self.ask.clear();
+        } else {
+            let fresh = self.received.copies.fresh();
+            if merge::take_won(self.conn, self.frame.peer)? {
+                self.received.copies.end_all();
+            } else {
+                self.ask.extend(fresh.into_iter().filter(|table| !self.ask.contains(table)).collect::<Vec<_>>());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what was kept back.
+    fn end_merge(&mut self) -> Result<(), Error> {
+        let Some(merge) = self.merge.take() else { return Ok(()) };
+        let (written, conflicts, logged) = merge.finish()?;
+        self.applied.upserts += written.upserts;
+        self.applied.deletes += written.deletes;
+        (self.applied.conflicts, self.applied.logged) = (conflicts, logged);
+        Ok(())
+    }
+
     /// Both ends know of these: the marker is in the peer's log.
     fn begin_marked_copies(&mut self) {
-        for table in &self.frame.end.markers {
+        let end = self.frame.end;
+        for table in end.markers.iter().chain(&end.repairs) {
             self.received.copies.begin_anew(*table);
             self.ask.retain(|asked| asked != table);
+        }
+        for table in end.repairs.iter().filter(|table| !end.markers.contains(table)) {
+            self.received.copies.is_plain_repair(*table);
         }
     }
 
@@ -155,6 +210,10 @@ impl Work<'_> {
     }
 
     fn rows(&mut self, rows: &Rows) -> Result<(), Error> {
+        if let Some(merge) = &mut self.merge {
+            let target = self.received.targets.get(&rows.table).ok_or(Error::UnknownTable { id: rows.table })?;
+            return merge.rows(target, rows);
+        }
         let written = self.writer(rows.table)?.apply(rows)?;
         self.applied.upserts += written.upserts;
         self.applied.deletes += written.deletes;
@@ -163,11 +222,17 @@ impl Work<'_> {
 
     fn range(&mut self, range: &Range) -> Result<(), Error> {
         let covered = Covered::by_range(range);
-        let writer = self.writer(range.table)?;
-        covered.check(writer.target)?;
-        let written = copy::apply_range(&writer, range)?;
-        self.applied.upserts += written.upserts;
-        self.applied.deletes += written.deletes;
+        covered.check(self.target(range.table)?)?;
+        if let Some(merge) = &mut self.merge {
+            let copy = self.received.copies.get(range.table);
+            let of_copy = range.low.is_some() && copy.is_some_and(|copy| copy.lost_history);
+            let target = self.received.targets.get(&range.table).ok_or(Error::UnknownTable { id: range.table })?;
+            merge.range(target, range, range.lost_history || of_copy)?;
+        } else {
+            let written = copy::apply_range(&self.writer(range.table)?, range)?;
+            self.applied.upserts += written.upserts;
+            self.applied.deletes += written.deletes;
+        }
         self.cover(&covered)
     }
 
@@ -207,7 +272,7 @@ impl Work<'_> {
         }
         self.pragma("user_version", end.user_version)?;
         self.pragma("application_id", end.application_id)?;
-        if store::epoch(self.conn)?.is_some() {
+        if self.frame.rules.merge.is_none() && store::epoch(self.conn)?.is_some() {
             let hlc: Option<i64> = store::meta(self.conn, meta_key::HLC)?;
             if hlc.is_none_or(|hlc| hlc < end.to.ts_ms) {
                 store::set_meta(self.conn, meta_key::HLC, end.to.ts_ms)?;
@@ -222,6 +287,10 @@ impl Work<'_> {
         let asked = std::mem::take(&mut self.ask).into_iter();
         self.applied.needs.extend(asked.map(|table| NeedRange { table, low: None, high: None }));
         self.applied.tables = self.received.copies.store(self.conn, peer)?;
+        self.applied.seen = end.seen;
+        if self.frame.rules.merge.is_some() && self.received.copies.all_done() && !store::copy_unfinished(self.conn, peer)? {
+            merge::end_seed(self.conn, peer)?;
+        }
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::sqlite;
 use rusqlite::types::ValueRef;
 
 /// seq, ts and origin stand before the columns of the table.
-const LEADING_COLUMNS: usize = 3;
+pub(super) const LEADING_COLUMNS: usize = 3;
 
 /// How many rows were written and deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

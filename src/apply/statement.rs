@@ -71,6 +71,8 @@ pub(super) struct Target {
     pub(super) name: String,
     /// The table as rows of it are read: the peer's columns, under the name and by the indexes that it has here.
     pub(super) read: TableSchema,
+    /// The table as it is here.
+    pub(super) local: TableSchema,
     /// How many columns a row of it has on the wire.
     pub(super) wire_len: usize,
     /// Where in a wire row the key is.
@@ -111,6 +113,7 @@ impl Target {
             id,
             name: local.name.clone(),
             read: TableSchema { name: local.name.clone(), indexes: local.indexes.clone(), ..wire.clone() },
+            local: local.clone(),
             wire_len: names.len(),
             replace: parts.insert("REPLACE", 1),
             replace_many: parts.insert("REPLACE", rows_at_once),

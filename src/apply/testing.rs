@@ -180,6 +180,7 @@ impl Peer {
             whole: true,
             last_part: true,
             markers: Vec::new(),
+            repairs: Vec::new(),
             sequences: Vec::new(),
             user_version: None,
             application_id: None,
@@ -239,6 +240,7 @@ impl Replica {
             protect: false,
             user_triggers: false,
             adopt: false,
+            merge: None,
         };
         let applier = Some(Applier::open(&path, true).expect("open"));
         Self { path, rules, applier, _folder: folder }
@@ -265,6 +267,8 @@ impl Replica {
             lost_history: said.lost_history,
             items: &mut items,
             end: &said.end,
+            copying_back: false,
+            now_ms: 0,
         };
         self.applier().apply(window)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::SourceError;
+use super::{MergeRules, SourceError};
 use crate::migrate::Mode;
 use crate::model::{
     Checkpoint, CopyState, Key, NodeId, Position, SchemaKinds, Selection, TableId, WindowEnd, WindowItem,
@@ -23,6 +23,18 @@ pub struct LinkRules {
     pub user_triggers: bool,
     /// Whether tables of the same names and shapes that were not received from the peer may be taken over.
     pub adopt: bool,
+    /// How changes are merged where both ends write; none: the peer is mirrored.
+    pub merge: Option<MergeRules>,
+}
+
+/// Puts the capture of this database right when its schema has changed, inside the applier's own transaction.
+pub trait Recapture: Send {
+    /// Compares the schema with what is captured. `ours`: whether the change was the applier's own, so that nothing can
+    /// have slipped through.
+    ///
+    /// # Errors
+    /// Why it cannot be put right.
+    fn recapture(&mut self, conn: &rusqlite::Connection, ours: bool) -> Result<(), SourceError>;
 }
 
 /// One window, as it came from a peer.
@@ -41,6 +53,10 @@ pub struct Window<'a> {
     pub items: &'a mut dyn Iterator<Item = Result<WindowItem, SourceError>>,
     /// How it ends.
     pub end: &'a WindowEnd,
+    /// Two-way: whether a copy from here to the peer may be under way.
+    pub copying_back: bool,
+    /// The wall clock, in ms since 1970.
+    pub now_ms: i64,
 }
 
 /// A piece of a table that the peer must send the rows of.
@@ -90,6 +106,12 @@ pub struct Applied {
     pub tables: Vec<TableStatus>,
     /// How long the write lock was held.
     pub held_lock: Duration,
+    /// Two-way: up to where the sender had applied our log, after which nothing may be pruned.
+    pub seen: i64,
+    /// Two-way: conflicts recorded.
+    pub conflicts: u64,
+    /// Two-way: entries that were appended to our log.
+    pub logged: u64,
 }
 
 impl Applied {
@@ -104,6 +126,9 @@ impl Applied {
             notes: Vec::new(),
             tables: Vec::new(),
             held_lock: Duration::ZERO,
+            seen: 0,
+            conflicts: 0,
+            logged: 0,
         }
     }
 }

@@ -164,11 +164,11 @@ fn remember(transaction: &Transaction<'_>, options: &CaptureOptions, skipped: &[
     Ok(())
 }
 
-/// Appends a marker for each of these tables.
+/// Appends a marker for each of these tables, whose copy somebody asked for.
 pub(super) fn mark(transaction: &Transaction<'_>, ids: &[TableId], clock: &dyn Clock) -> Result<(), Error> {
     let log = change_log::name(transaction)?;
     for id in ids {
-        change_log::append(transaction, &log, (Op::Copy, id.0), clock)?;
+        change_log::append(transaction, &log, (Op::Repair, id.0), clock)?;
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ impl Fixture {
             kinds: SchemaKinds::ALL,
             copy: None,
             window_rows: Some(1_000),
-            except_via: None,
+            two_way: None,
             batch_rows: 1_000,
             batch_bytes: 1 << 20,
             compression: Compression::None,

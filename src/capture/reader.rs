@@ -92,6 +92,15 @@ impl ChangeSource for LogReader {
     }
 }
 
+/// What the database holds of the peer that a window is for.
+#[derive(Clone, Copy, Default)]
+struct KnownOfPeer {
+    /// Up to where its log is applied here.
+    seen: i64,
+    /// Whether a copy from it is unfinished.
+    copying: bool,
+}
+
 /// One window, inside its read transaction.
 struct Window<'a> {
     connection: &'a Connection,
@@ -103,10 +112,12 @@ impl Window<'_> {
     fn read(&self, sink: &mut Sink<'_>) -> Result<ReadOutcome, Error> {
         self.check_position()?;
         let head = self.head()?;
-        let step = self.copy_step();
+        let known = self.known_of_peer()?;
+        let yielded = self.request.copy.is_some() && known.copying && self.request.two_way.is_some_and(|way| way.yields);
+        let step = self.copy_step().filter(|_| !yielded);
         let catalog = self.request.catalog_known != Some(self.captured.schema_version);
         if head <= self.request.after && step.is_none() && !catalog {
-            return Ok(ReadOutcome::Nothing { head });
+            return Ok(ReadOutcome::Nothing { head, seen: known.seen, yielded });
         }
         let tables = match catalog {
             true => Some(catalog::emit(self.connection, self.captured, self.request, sink)?),
@@ -123,10 +134,17 @@ impl Window<'_> {
         }
         let copied = step.map(|(table, step)| self.copy(table, step, sink)).transpose()?;
         touched.extend(step.map(|(table, _)| (table.id, table)));
-        let end = self.end(&entries, head, touched.into_values())?;
+        let end = self.end(&entries, (head, known), touched.into_values())?;
         let first_ts_ms = entries.first_ts_ms;
         let catalog = self.captured.schema_version;
-        Ok(ReadOutcome::Window(ReadWindow { end, catalog, tables, held_back, copied, changes, first_ts_ms }))
+        Ok(ReadOutcome::Window(ReadWindow { end, catalog, tables, held_back, copied, yielded, changes, first_ts_ms }))
+    }
+
+    /// What is applied here of the peer that the window is for, where anything is.
+    fn known_of_peer(&self) -> Result<KnownOfPeer, Error> {
+        let Some(way) = self.request.two_way else { return Ok(KnownOfPeer::default()) };
+        let seen = store::applied_seq(self.connection, way.peer)?;
+        Ok(KnownOfPeer { seen, copying: store::copy_unfinished(self.connection, way.peer)? })
     }
 
     /// The copy that was asked for, if its table is still there.
@@ -151,19 +169,21 @@ impl Window<'_> {
     fn end<'t>(
         &self,
         entries: &Entries,
-        head: i64,
+        (head, known): (i64, KnownOfPeer),
         touched: impl Iterator<Item = &'t Table>,
     ) -> Result<WindowEnd, Error> {
         Ok(WindowEnd {
             to: self.checkpoint(entries.last_seq)?,
             head,
-            seen: 0,
-            whole: true,
+            seen: known.seen,
+            whole: !known.copying,
             last_part: entries.last_seq >= head,
             markers: entries.markers.clone(),
+            repairs: entries.repairs.clone(),
             sequences: self.sequences(touched)?,
-            user_version: Some(self.pragma("user_version")?),
-            application_id: Some(self.pragma("application_id")?),
+            // Each end of a two-way link has its own.
+            user_version: self.one_way(|| self.pragma("user_version"))?,
+            application_id: self.one_way(|| self.pragma("application_id"))?,
         })
     }
 
@@ -204,6 +224,10 @@ impl Window<'_> {
             sequences.extend(value.map(|value| (table.name().to_owned(), value)));
         }
         Ok(sequences)
+    }
+
+    fn one_way<T>(&self, read: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+        if self.request.two_way.is_some() { Ok(None) } else { read().map(Some) }
     }
 
     fn pragma(&self, name: &str) -> rusqlite::Result<i32> {

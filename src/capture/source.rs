@@ -44,14 +44,24 @@ pub struct ReadRequest {
     pub copy: Option<CopyStep>,
     /// How many changed rows a window may hold before it is split; `None`: it is never split.
     pub window_rows: Option<usize>,
-    /// Two-way: leaves out the rows whose newest change came from this peer.
-    pub except_via: Option<NodeId>,
+    /// Where the peer's changes are applied here too.
+    pub two_way: Option<TwoWay>,
     /// Rows in a batch at most.
     pub batch_rows: usize,
     /// Bytes in a batch at most, unless one row has more.
     pub batch_bytes: usize,
     /// How batches are compressed.
     pub compression: Compression,
+}
+
+/// What a window to a peer whose changes are applied here says besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TwoWay {
+    /// The peer. Rows whose newest change came from it are left out.
+    pub peer: NodeId,
+    /// Whether a copy to it waits while one from it is unfinished here. Of two copies that began at once, the one from
+    /// the smaller node id goes first.
+    pub yields: bool,
 }
 
 /// A piece of a table's copy: the rows with keys above `low`.
@@ -98,6 +108,10 @@ pub enum ReadOutcome {
     Nothing {
         /// The log's last sequence number.
         head: i64,
+        /// How far the peer's knowledge of our log is applied here; see [`WindowEnd::seen`].
+        seen: i64,
+        /// Whether the copy that was asked for waits for the peer's own.
+        yielded: bool,
     },
     /// A window.
     Window(ReadWindow),
@@ -106,7 +120,7 @@ pub enum ReadOutcome {
 /// A window that was read; its items are in the sink.
 #[derive(Debug)]
 pub struct ReadWindow {
-    /// How it ends. `seen` and `whole` are the caller's to say, and whether the pragmas travel.
+    /// How it ends.
     pub end: WindowEnd,
     /// The `schema_version` that it was read at.
     pub catalog: i64,
@@ -116,6 +130,8 @@ pub struct ReadWindow {
     pub held_back: Vec<String>,
     /// How far the copy got, where one was asked for and its table is there.
     pub copied: Option<Copied>,
+    /// Whether the copy that was asked for waits for the peer's own.
+    pub yielded: bool,
     /// Changed rows in it.
     pub changes: u64,
     /// `ts` of the first log entry that it covers.

@@ -22,8 +22,10 @@ pub enum Op {
     Touch = 4,
     /// The schema changed; `tbl` is the table's new generation, or 0.
     Schema = 5,
-    /// A copy of the table begins anew.
+    /// A copy of the table begins anew, for capture may have missed something.
     Copy = 6,
+    /// A copy of the table begins anew, for somebody asked for it.
+    Repair = 7,
 }
 
 impl Op {

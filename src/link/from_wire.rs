@@ -114,6 +114,7 @@ impl TryFrom<proto::Commit> for Commit {
             whole: commit.whole,
             last_part: commit.last_part,
             markers: ids(commit.markers),
+            repairs: ids(commit.repairs),
             sequences: commit.sequences.into_iter().map(|sequence| (sequence.name, sequence.value)).collect(),
             user_version: commit.user_version,
             application_id: commit.application_id,

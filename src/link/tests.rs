@@ -90,6 +90,7 @@ fn window_end() -> WindowEnd {
         whole: true,
         last_part: false,
         markers: vec![TableId(i64::MIN), TableId(0)],
+        repairs: vec![TableId(3)],
         sequences: vec![("users".into(), i64::MAX), (String::new(), 0)],
         user_version: Some(-1),
         application_id: None,

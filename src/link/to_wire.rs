@@ -120,6 +120,7 @@ impl From<&Commit> for proto::Commit {
             whole: end.whole,
             last_part: end.last_part,
             markers: ids(&end.markers),
+            repairs: ids(&end.repairs),
             sequences: end.sequences.iter().map(sequence).collect(),
             user_version: end.user_version,
             application_id: end.application_id,

@@ -11,6 +11,7 @@ pub mod progress;
 pub mod selection;
 pub mod table;
 pub mod value;
+pub mod version;
 pub mod window;
 
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -21,6 +22,7 @@ pub use progress::{CopyState, TableProgress};
 pub use selection::{SchemaKinds, Selection};
 pub use table::{Affinity, Column, Generated, Index, IndexColumn, IndexOrigin, KeyShape, TableId, TableSchema};
 pub use value::Value;
+pub use version::Version;
 pub use window::{
     Digest, EncodedBatch, ObjectKind, Range, RangeMode, Rows, RowsOp, SchemaObject, TableDef, WindowEnd, WindowItem,
 };

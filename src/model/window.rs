@@ -180,6 +180,8 @@ pub struct WindowEnd {
     pub last_part: bool,
     /// Tables whose copy starts anew, because capture may have missed something.
     pub markers: Vec<TableId>,
+    /// Tables whose copy starts anew, because somebody asked for it.
+    pub repairs: Vec<TableId>,
     /// `sqlite_sequence` of the window's tables: name and value; the larger value stays.
     pub sequences: Vec<(String, i64)>,
     /// `PRAGMA user_version`; one way only.

@@ -159,6 +159,7 @@ pub fn link_settings(config: &NodeConfig, link: &LinkConfig, our_id: NodeId) -> 
             protect: link.protect,
             user_triggers: link.user_triggers,
             adopt: false,
+            merge: None,
         }),
         resnapshot_on_divergence: link.on_divergence == config::OnDivergence::Resnapshot,
         spool_dir: config.spool_folder(),

@@ -56,7 +56,7 @@ pub struct Shelf<S> {
 
 enum Shelved {
     SchemaChanged,
-    Nothing { head: i64 },
+    Nothing(Quiet),
     Window { window: Arc<SharedWindow>, read_now: bool },
 }
 
@@ -80,7 +80,9 @@ impl<S: ChangeSource> Shelf<S> {
         let outcome = self.source.read(request, &mut |item| spool.push(item))?;
         let read = match outcome {
             ReadOutcome::SchemaChanged => return Ok(Shelved::SchemaChanged),
-            ReadOutcome::Nothing { head } => return Ok(Shelved::Nothing { head }),
+            ReadOutcome::Nothing { head, seen, yielded } => {
+                return Ok(Shelved::Nothing(Quiet { head, seen, yielded }));
+            }
             ReadOutcome::Window(read) => read,
         };
         self.reads.fetch_add(1, Ordering::Relaxed);
@@ -104,7 +106,7 @@ impl<S: ChangeSource> Shelf<S> {
 
 /// What a request has in common with others; `None` where it is for one link alone.
 fn share_key(request: &ReadRequest) -> Option<ShareKey> {
-    if request.copy.is_some() || request.except_via.is_some() || request.window_rows.is_none() {
+    if request.copy.is_some() || request.two_way.is_some() || request.window_rows.is_none() {
         return None;
     }
     Some(ShareKey {
@@ -132,13 +134,21 @@ impl DataVersion for capture::reader::LogReader {
     }
 }
 
+/// What a read says that found nothing to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quiet {
+    /// The last sequence number.
+    pub head: i64,
+    /// How far the peer's log is applied here, where it is.
+    pub seen: i64,
+    /// Whether the copy that was asked for waits for the peer's own.
+    pub yielded: bool,
+}
+
 /// What [`Feed::next`] has.
 pub enum Next {
-    /// Nothing that is new; the log ends at `head`.
-    Nothing {
-        /// The last sequence number.
-        head: i64,
-    },
+    /// Nothing that is new.
+    Nothing(Quiet),
     /// A window.
     Window {
         /// What it holds.
@@ -185,7 +195,7 @@ impl<S: ChangeSource> Feed<S> {
         for _ in 0..SCHEMA_TRIES_MAX {
             let asked = Arc::clone(&request);
             match self.shelf.call(move |shelf| shelf.next(&asked)).await?? {
-                Shelved::Nothing { head } => return Ok(Next::Nothing { head }),
+                Shelved::Nothing(quiet) => return Ok(Next::Nothing(quiet)),
                 Shelved::Window { window, read_now } => {
                     self.board.metrics().windows_read_total.set(self.reads());
                     failpoint::hit(failpoint::CAPTURE_AFTER_READ);
@@ -322,7 +332,7 @@ mod tests {
             kinds: SchemaKinds::ALL,
             copy: None,
             window_rows: Some(100),
-            except_via: None,
+            two_way: None,
             batch_rows: 100,
             batch_bytes: 1 << 20,
             compression: crate::codec::Compression::None,
@@ -343,7 +353,7 @@ mod tests {
         let mut shelf = Shelf::new(reader, folder.path().to_owned(), Arc::default());
         let mut take = |request: &ReadRequest| match shelf.next(request).expect("read") {
             Shelved::Window { window, read_now } => (window, read_now),
-            Shelved::SchemaChanged | Shelved::Nothing { .. } => panic!("no window"),
+            Shelved::SchemaChanged | Shelved::Nothing(_) => panic!("no window"),
         };
         app.execute_batch("INSERT INTO t VALUES (1)").expect("a change");
         let (first, _) = take(&request());

@@ -83,6 +83,8 @@ impl Halves {
                 rules: Arc::clone(&end.settings.rules),
                 status: status.clone(),
                 unfinished: unfinished(&ours.tables),
+                sent: heart.sent.clone(),
+                clock: Arc::clone(&end.clock),
             };
             let stop = halves.children.clone();
             halves.tasks.spawn(receiver.run(arrived, stop));

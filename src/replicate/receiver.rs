@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use super::sender::WINDOWS_IN_FLIGHT_MAX;
+use super::sender::{SenderState, WINDOWS_IN_FLIGHT_MAX};
 use crate::apply::{Applied, Applier, HeldTable, LinkRules, SourceError, TableStatus, Window};
 use crate::link::{Ack, Begin, Commit, Frame, FrameSink, Need, Spool, Spooled};
-use crate::model::{CopyState, NodeId, TableId, WindowItem};
+use crate::model::{Clock, CopyState, NodeId, TableId, WindowItem};
 use crate::sqlite::Db;
 use crate::telemetry::failpoint;
 use crate::telemetry::{LinkHandle, LinkState, TableReport, TableState};
@@ -113,6 +113,10 @@ pub struct Receiver {
     pub status: LinkHandle,
     /// The peer's tables that are not copied whole yet.
     pub unfinished: BTreeSet<TableId>,
+    /// What is sent to the peer, where both ends write.
+    pub sent: Option<watch::Receiver<SenderState>>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Receiver {
@@ -153,6 +157,8 @@ impl Receiver {
 
     async fn apply_blocking(&self, arrived: Arrived) -> Result<Applied, Error> {
         let (peer, peer_name, rules) = (self.peer, self.peer_name.clone(), Arc::clone(&self.rules));
+        let copying_back = self.sent.as_ref().is_some_and(|sent| !sent.borrow().copied);
+        let now_ms = self.clock.now_ms();
         let work = move |applier: &mut Applier| {
             let Arrived { begin, items, commit, copy: _ } = arrived;
             let mut items = items.items().map(|item| item.map_err(SourceError::from));
@@ -164,6 +170,8 @@ impl Receiver {
                 lost_history: begin.lost_history,
                 items: &mut items,
                 end: &commit.end,
+                copying_back,
+                now_ms,
             })
         };
         Ok(self.applier.call(work).await??)

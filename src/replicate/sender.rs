@@ -105,6 +105,8 @@ pub struct Receiver<'a> {
 pub struct SenderState {
     /// The log's end, as last read.
     pub head: i64,
+    /// How far the peer's log is applied here, as every later window says or more.
+    pub seen: i64,
     /// The position up to which the peer has acknowledged.
     pub acknowledged: i64,
     /// Windows acknowledged in this session.
@@ -135,6 +137,8 @@ pub struct Sender<S: ChangeSource> {
     in_flight: VecDeque<InFlight>,
     state: watch::Sender<SenderState>,
     consumer: String,
+    /// Whether the copy to the peer waits for one from it, until the database changes again.
+    yielding: bool,
 }
 
 impl<S: ChangeSource> Sender<S> {
@@ -157,6 +161,7 @@ impl<S: ChangeSource> Sender<S> {
             in_flight: VecDeque::new(),
             state: watch::Sender::new(state),
             consumer: name.to_owned(),
+            yielding: false,
         }
     }
 
@@ -176,7 +181,7 @@ impl<S: ChangeSource> Sender<S> {
             while let Ok(answer) = answers.try_recv() {
                 self.take(answer)?;
             }
-            let step = self.copies.step(self.shape.bounds);
+            let step = if self.yielding { None } else { self.copies.step(self.shape.bounds) };
             if (look || step.is_some()) && self.has_room(step.is_some()) {
                 changed.borrow_and_update();
                 look = self.send_next(step).await?;
@@ -193,6 +198,7 @@ impl<S: ChangeSource> Sender<S> {
                         break;
                     }
                     look = true;
+                    self.yielding = false;
                 }
             }
         }
@@ -215,7 +221,7 @@ impl<S: ChangeSource> Sender<S> {
             kinds: self.shape.kinds,
             copy,
             window_rows: self.shape.window_rows,
-            except_via: None,
+            two_way: None,
             batch_rows: self.shape.batch_rows,
             batch_bytes: self.shape.batch_bytes,
             compression: self.shape.compression,
@@ -228,8 +234,12 @@ impl<S: ChangeSource> Sender<S> {
         let table = step.as_ref().map(|step| step.table);
         let (mut window, mut read_now) = match self.feed.next(self.request(step)).await? {
             Next::Window { window, read_now } => (window, read_now),
-            Next::Nothing { head } => {
-                self.note(|state| state.head = head);
+            Next::Nothing(quiet) => {
+                self.note(|state| (state.head, state.seen) = (quiet.head, quiet.seen));
+                self.yielding = quiet.yielded;
+                if quiet.yielded {
+                    return Ok(false);
+                }
                 // Or it would be asked for again at once, and again.
                 if let Some(table) = table {
                     self.copies.vanished(table);

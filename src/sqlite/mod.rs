@@ -8,6 +8,7 @@ pub mod catalog;
 mod db;
 pub mod ddl;
 mod error;
+pub mod generations;
 pub mod lexer;
 mod open;
 pub mod quote;

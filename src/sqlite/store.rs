@@ -72,6 +72,14 @@ pub mod meta_key {
     pub const SCHEMA_MOVES: &str = "schema_moves";
     /// Integer, with the peer's id at its end: how many of those moves its tables were compared after.
     pub const SCHEMA_MOVES_SEEN: &str = "schema_moves_seen:";
+    /// 1, with the peer's id at its end: a copy of all its tables is agreed on, and its catalog has not come yet.
+    pub const COPY_DUE: &str = "copy_due:";
+    /// 1, with the peer's id at its end: that copy is a seed which this end loses.
+    pub const SEED_LOST: &str = "seed_lost:";
+    /// 1, with the peer's id at its end: a first contact that this end won, and the peer's catalog has not come yet.
+    pub const SEED_WON: &str = "seed_won:";
+    /// Text, JSON: tables, by id, that capture may have missed changes of, and whose copies wait for one into this node.
+    pub const MISSED: &str = "missed";
     /// Text, JSON: the globs of what is captured: `{"tables": […], "skip_tables": […]}`.
     pub const SELECTION: &str = "selection";
     /// Text, JSON: tables that are not captured, name to reason.
@@ -173,6 +181,46 @@ pub fn epoch(connection: &Connection) -> rusqlite::Result<Option<Epoch>> {
     Ok(meta(connection, meta_key::EPOCH)?.map(Epoch))
 }
 
+/// Up to which sequence number a peer's log is applied here; 0 where nothing is.
+///
+/// # Errors
+/// SQLite's.
+pub fn applied_seq(connection: &Connection, peer: NodeId) -> rusqlite::Result<i64> {
+    let sql = "SELECT coalesce(seq, 0) FROM main.__cdc_checkpoints WHERE peer = ?1";
+    Ok(connection.prepare_cached(sql)?.query_row([peer.0], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+/// Whether a copy of that peer's tables is unfinished here, or due.
+///
+/// # Errors
+/// SQLite's.
+pub fn copy_unfinished(connection: &Connection, peer: NodeId) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM main.__cdc_copies WHERE peer = ?1 AND state IN ('pending', 'copying'))
+               OR EXISTS (SELECT 1 FROM main.__cdc_meta WHERE key = ?2)";
+    let due = format!("{}{}", meta_key::COPY_DUE, peer.0);
+    connection.prepare_cached(sql)?.query_row((peer.0, due), |row| row.get(0))
+}
+
+/// Whether a copy of any peer's is unfinished here, or due.
+///
+/// # Errors
+/// SQLite's.
+pub fn any_copy_unfinished(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM main.__cdc_copies WHERE state IN ('pending', 'copying'))
+               OR EXISTS (SELECT 1 FROM main.__cdc_meta WHERE substr(key, 1, length(?1)) = ?1)";
+    connection.prepare_cached(sql)?.query_row([meta_key::COPY_DUE], |row| row.get(0))
+}
+
+/// Makes this node blind towards every peer that it applies changes of: what it has is copied to them from the end of its
+/// log at `head` on, and until they have it, nobody can tell what they knew.
+///
+/// # Errors
+/// SQLite's.
+pub fn begin_blindness(connection: &Connection, head: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE main.__cdc_checkpoints SET blind_until = ?1, copy_start = ?2";
+    connection.prepare_cached(sql)?.execute((i64::MAX, head)).map(drop)
+}
+
 /// The log's name, as an SQL identifier.
 ///
 /// # Errors
@@ -181,6 +229,16 @@ pub fn log_table(connection: &Connection) -> Result<String, Error> {
     let name: Option<String> = meta(connection, meta_key::LOG_TABLE)?;
     name.map(|name| ident(&name))
         .ok_or_else(|| Error::Damaged { table: "__cdc_meta", what: "it names no log".to_owned() })
+}
+
+/// How many key columns the log of that name (an SQL identifier) has.
+///
+/// # Errors
+/// SQLite's.
+pub fn log_key_columns(connection: &Connection, log: &str) -> rusqlite::Result<usize> {
+    let mut statement = connection.prepare(&format!("PRAGMA main.table_info({log})"))?;
+    let names = statement.query_map([], |row| row.get::<_, String>("name"))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok((0..names.len()).take_while(|place| names.contains(&format!("k{place}"))).count())
 }
 
 /// A random id: positive, so that it reads well in a query, and not 0.

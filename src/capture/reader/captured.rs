@@ -54,7 +54,7 @@ impl Captured {
     pub fn read(connection: &mut Connection, schema_version: i64) -> Result<Self, Error> {
         let generations = generations(connection)?;
         let log = store::log_table(connection)?;
-        let log_key_columns = log_key_columns(connection, &log)?;
+        let log_key_columns = store::log_key_columns(connection, &log)?;
         let (objects, names) = objects::read(connection)?;
         let mut captured = Self {
             schema_version,
@@ -162,10 +162,4 @@ fn ancestors(id: TableId, generations: &BTreeMap<TableId, Generation>) -> Vec<Ta
 
 fn same_names(a: &[String], b: &[String]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.eq_ignore_ascii_case(b))
-}
-
-fn log_key_columns(connection: &Connection, log: &str) -> rusqlite::Result<usize> {
-    let mut statement = connection.prepare(&format!("PRAGMA main.table_info({log})"))?;
-    let names = statement.query_map([], |row| row.get::<_, String>("name"))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok((0..names.len()).take_while(|place| names.contains(&format!("k{place}"))).count())
 }

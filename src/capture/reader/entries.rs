@@ -25,6 +25,7 @@ mod op {
     pub const DELETE: i64 = 3;
     pub const TOUCH: i64 = 4;
     pub const COPY_MARKER: i64 = 6;
+    pub const REPAIR_MARKER: i64 = 7;
 }
 
 /// The version of a change: which entry of our log, and whose it was where it came from a peer.
@@ -59,6 +60,8 @@ pub(super) struct Entries {
     pub tables: BTreeMap<TableId, HashMap<NormalKey, Mark>>,
     /// Tables of the link whose copy starts anew.
     pub markers: Vec<TableId>,
+    /// Tables of the link that somebody asked to have copied again.
+    pub repairs: Vec<TableId>,
     keys: usize,
     key_bytes: usize,
 }
@@ -86,8 +89,9 @@ impl Entries {
     fn add(&mut self, row: &Row<'_>, captured: &Captured, request: &ReadRequest) -> Result<bool, Error> {
         let generation = TableId(row.get::<_, Option<i64>>(2)?.unwrap_or(0));
         let op: i64 = row.get(3)?;
-        if op == op::COPY_MARKER {
-            self.add_marker(generation, captured, request);
+        if matches!(op, op::COPY_MARKER | op::REPAIR_MARKER) {
+            let markers = if op == op::COPY_MARKER { &mut self.markers } else { &mut self.repairs };
+            add_marker(markers, generation, captured, request);
             return Ok(true);
         }
         if !matches!(op, op::INSERT | op::UPDATE | op::DELETE | op::TOUCH) {
@@ -124,11 +128,12 @@ impl Entries {
         self.keys >= keys_max.max(1) || self.key_bytes >= KEY_BYTES_MAX
     }
 
-    fn add_marker(&mut self, generation: TableId, captured: &Captured, request: &ReadRequest) {
-        let table = captured.newest_of(generation).filter(|table| request.selection.has(table.name()));
-        if let Some(id) = table.map(|table| table.id).filter(|id| !self.markers.contains(id)) {
-            self.markers.push(id);
-        }
+}
+
+fn add_marker(markers: &mut Vec<TableId>, generation: TableId, captured: &Captured, request: &ReadRequest) {
+    let table = captured.newest_of(generation).filter(|table| request.selection.has(table.name()));
+    if let Some(id) = table.map(|table| table.id).filter(|id| !markers.contains(id)) {
+        markers.push(id);
     }
 }
 

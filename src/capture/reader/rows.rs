@@ -56,7 +56,7 @@ impl<'a, 'k> Output<'a, 'k> {
         let key = COLUMNS_OF_VERSION + table.collations.len();
         Self {
             table: table.id,
-            except_via: request.except_via.map(|peer| peer.0),
+            except_via: request.two_way.map(|two_way| two_way.peer.0),
             upserts: Filler::new(wire, limits),
             exactly: Filler::new(wire, limits),
             deletes: Filler::new(key, limits),

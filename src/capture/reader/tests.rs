@@ -43,7 +43,7 @@ fn each_row_says_which_entry_changed_it_and_whose_it_was() {
     let local = vec![Value::Integer(1), Value::Integer(1000), Value::Null, Value::Integer(1)];
     assert_eq!(said.with_versions(Upsert), [local.clone(), integers(&[400, 1234, 9, 2])]);
     db.request.after = 0;
-    db.request.except_via = Some(NodeId(8));
+    db.request.two_way = Some(TwoWay { peer: NodeId(8), yields: false });
     assert_eq!(db.said().with_versions(Upsert), [local]);
 }
 
@@ -52,7 +52,7 @@ fn each_row_says_which_entry_changed_it_and_whose_it_was() {
 fn the_newest_entry_decides_whether_a_change_came_from_the_peer() {
     let mut db = Fixture::new("CREATE TABLE t(id INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1), (2); DELETE FROM t");
     db.run("UPDATE __cdc_log SET via = 8 WHERE seq IN (1, 4)");
-    db.request.except_via = Some(NodeId(8));
+    db.request.two_way = Some(TwoWay { peer: NodeId(8), yields: false });
     let said = db.said();
     assert_eq!(said.rows(Delete), [integers(&[1])]);
     assert_eq!((said.window.changes, said.window.end.to.position.seq), (1, 4));

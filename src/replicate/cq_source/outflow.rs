@@ -133,7 +133,7 @@ impl<S: ChangeSource> Outflow<S> {
             kinds: SchemaKinds { indexes: false, views: false, triggers: false },
             copy,
             window_rows: Some(self.options.window_rows),
-            except_via: None,
+            two_way: None,
             batch_rows: self.options.batch_rows,
             batch_bytes: self.options.batch_bytes,
             compression: Compression::None,

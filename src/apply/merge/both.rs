@@ -1,0 +1,92 @@
+//! The beginning of a window where both ends write: whether capture missed something, and who knew what.
+
+use rusqlite::Connection;
+
+use super::super::mirror::Frame;
+use super::super::{Error, Recapture, checkpoint};
+use super::index::LogIndex;
+use super::meet::{self, FOREVER};
+use super::session::{Merge, Session};
+use crate::model::NodeId;
+use crate::sqlite::store::{self, meta_key};
+
+/// What the applier keeps for merging, lent for one window.
+pub(in super::super) struct Both<'a> {
+    pub(in super::super) us: NodeId,
+    /// Made at the first window, and anew when the schema moved.
+    pub(in super::super) index: &'a mut Option<LogIndex>,
+    pub(in super::super) recapture: Option<&'a mut (dyn Recapture + 'static)>,
+}
+
+impl<'a> Both<'a> {
+    /// Notices what capture may have missed: the schema is another one than the triggers were last compared with, or
+    /// copies that wait for it can begin.
+    ///
+    /// # Errors
+    /// [`Error::Recapture`], or SQLite's.
+    pub(in super::super) fn notice_drift(&mut self, conn: &Connection) -> Result<(), Error> {
+        let compared: Option<i64> = store::meta(conn, meta_key::SCHEMA_VERSION)?;
+        let moved = compared.is_some() && compared != Some(crate::sqlite::catalog::schema_version(conn)?);
+        let waits = store::meta::<String>(conn, meta_key::MISSED)?.is_some() && !store::any_copy_unfinished(conn)?;
+        match &mut self.recapture {
+            Some(recapture) if moved || waits => recapture.recapture(conn, false).map_err(Error::Recapture),
+            _ => Ok(()),
+        }
+    }
+
+    /// Captures what a migration of ours has made.
+    ///
+    /// # Errors
+    /// [`Error::Recapture`].
+    pub(in super::super) fn recapture(&mut self, conn: &Connection) -> Result<(), Error> {
+        match &mut self.recapture {
+            Some(recapture) => recapture.recapture(conn, true).map_err(Error::Recapture),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins to merge a window.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub(in super::super) fn begin(self, conn: &'a Connection, frame: &Frame<'a>) -> Result<Merge<'a>, Error> {
+        let rules = frame.rules.merge.as_ref().ok_or(Error::Malformed("it is merged by a link that mirrors"))?;
+        let current = match &self.index {
+            Some(index) => index.is_current(conn)?,
+            None => false,
+        };
+        if !current {
+            *self.index = Some(LogIndex::open(conn, self.us)?);
+        }
+        let index = self.index.as_mut().expect("it was just made");
+        let seed_lost = meet::seed_lost(conn, frame.peer)?;
+        let blind = is_blind(conn, frame, seed_lost)?;
+        let session = Session {
+            peer: frame.peer,
+            peer_name: frame.peer_name,
+            us: self.us,
+            rules,
+            seen: frame.end.seen,
+            blind,
+            seed_lost,
+            copying_back: frame.copying_back,
+            now_ms: frame.now_ms,
+        };
+        Merge::begin(conn, index, session)
+    }
+}
+
+/// Whether nobody can tell what the sender of this window knew. Ends it where the sender has all that was copied.
+fn is_blind(conn: &Connection, frame: &Frame<'_>, seed_lost: bool) -> Result<bool, Error> {
+    let standing = meet::standing(conn, frame.peer)?;
+    let stored = checkpoint::by_peer(conn, frame.peer)?;
+    let applied = stored.and_then(|stored| stored.checkpoint).map_or(0, |checkpoint| checkpoint.position.seq);
+    let mut until = standing.blind_until;
+    let end = frame.end;
+    if until == FOREVER && end.whole && end.seen >= standing.copy_start && !seed_lost {
+        meet::set_blind_until(conn, frame.peer, applied)?;
+        until = applied;
+    }
+    let missed = store::meta::<String>(conn, meta_key::MISSED)?.is_some();
+    Ok(applied < until || seed_lost || missed)
+}

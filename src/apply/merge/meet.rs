@@ -1,0 +1,178 @@
+//! What both ends of a two-way link agree on before windows flow, kept durably before the first of them is read.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::super::checkpoint::{Copies, Reached, store};
+use super::super::Error;
+use crate::model::{Checkpoint, NodeId};
+use crate::sqlite::store::{self as meta, meta_key};
+
+/// Blind until a window says otherwise.
+pub(in super::super) const FOREVER: i64 = i64::MAX;
+
+/// What becomes of what the peer sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromPeer {
+    /// It goes on from the checkpoint.
+    GoesOn,
+    /// Its history is lost for us: all of it is copied, from the head of its log at that moment on.
+    CopiedAgain {
+        /// That head.
+        head: Checkpoint,
+    },
+    /// A first contact that we lose: all of it is copied, and what it overwrites here is recorded.
+    SeedLost {
+        /// The head of its log.
+        head: Checkpoint,
+    },
+    /// A first contact that we win: its log up to here counts as seen, and nothing is copied.
+    SeedWon {
+        /// The head of its log.
+        head: Checkpoint,
+    },
+}
+
+/// What becomes of what we send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToPeer {
+    /// It goes on.
+    GoesOn,
+    /// All of it is copied to the peer, and until the peer has it all, nobody can tell what it knew.
+    CopiedAgain,
+}
+
+/// What was agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meeting {
+    /// The peer.
+    pub peer: NodeId,
+    /// Its name here.
+    pub peer_name: String,
+    /// What it sends.
+    pub from_peer: FromPeer,
+    /// What we send.
+    pub to_peer: ToPeer,
+}
+
+/// What is kept of a peer besides its checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Standing {
+    /// The peer's log up to here was written without having seen all of our rows.
+    pub(in super::super) blind_until: i64,
+    /// Our log when the copy began that made us blind.
+    pub(in super::super) copy_start: i64,
+}
+
+/// What is kept of a peer.
+///
+/// # Errors
+/// SQLite's.
+pub(in super::super) fn standing(conn: &Connection, peer: NodeId) -> rusqlite::Result<Standing> {
+    let sql = "SELECT blind_until, copy_start FROM main.__cdc_checkpoints WHERE peer = ?1";
+    let read = |row: &rusqlite::Row<'_>| Ok(Standing { blind_until: row.get(0)?, copy_start: row.get(1)? });
+    Ok(conn.prepare_cached(sql)?.query_row([peer.0], read).optional()?.unwrap_or_default())
+}
+
+/// Keeps until where the peer is not to be trusted.
+///
+/// # Errors
+/// SQLite's.
+pub(in super::super) fn set_blind_until(conn: &Connection, peer: NodeId, seq: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE main.__cdc_checkpoints SET blind_until = ?2 WHERE peer = ?1";
+    conn.prepare_cached(sql)?.execute((peer.0, seq)).map(drop)
+}
+
+fn due(peer: NodeId) -> String {
+    format!("{}{}", meta_key::COPY_DUE, peer.0)
+}
+
+fn seed_lost_key(peer: NodeId) -> String {
+    format!("{}{}", meta_key::SEED_LOST, peer.0)
+}
+
+/// Whether a copy of everything is agreed on whose catalog has not come. It has now.
+///
+/// # Errors
+/// SQLite's.
+pub(in super::super) fn take_due(conn: &Connection, peer: NodeId) -> rusqlite::Result<bool> {
+    take(conn, &due(peer))
+}
+
+/// Whether a first contact was won whose catalog has not come. It has now.
+///
+/// # Errors
+/// SQLite's.
+pub(in super::super) fn take_won(conn: &Connection, peer: NodeId) -> rusqlite::Result<bool> {
+    take(conn, &format!("{}{}", meta_key::SEED_WON, peer.0))
+}
+
+/// Whether a seed runs that we lose.
+///
+/// # Errors
+/// SQLite's.
+pub(in super::super) fn seed_lost(conn: &Connection, peer: NodeId) -> rusqlite::Result<bool> {
+    Ok(meta::meta::<i64>(conn, &seed_lost_key(peer))?.is_some())
+}
+
+/// A seed that we lose is whole.
+///
+/// # Errors
+/// SQLite's.
+pub(in super::super) fn end_seed(conn: &Connection, peer: NodeId) -> rusqlite::Result<()> {
+    take(conn, &seed_lost_key(peer)).map(drop)
+}
+
+fn take(conn: &Connection, key: &str) -> rusqlite::Result<bool> {
+    Ok(conn.prepare_cached("DELETE FROM main.__cdc_meta WHERE key = ?1")?.execute([key])? > 0)
+}
+
+/// Keeps what was agreed on, inside the caller's transaction.
+///
+/// # Errors
+/// SQLite's.
+pub(in super::super) fn keep(conn: &Connection, meeting: &Meeting) -> Result<(), Error> {
+    let Meeting { peer, from_peer, to_peer, .. } = meeting;
+    let head = match from_peer {
+        FromPeer::GoesOn => None,
+        FromPeer::CopiedAgain { head } | FromPeer::SeedLost { head } | FromPeer::SeedWon { head } => Some(head),
+    };
+    if let Some(head) = head {
+        let (name, seen) = (meeting.peer_name.as_str(), 0);
+        store(conn, &Reached { peer: *peer, name, checkpoint: head, seen, between_transactions: false })?;
+    }
+    match from_peer {
+        FromPeer::GoesOn => {}
+        FromPeer::CopiedAgain { .. } => begin_copy(conn, *peer)?,
+        FromPeer::SeedLost { .. } => {
+            begin_copy(conn, *peer)?;
+            meta::set_meta(conn, &seed_lost_key(*peer), 1)?;
+            set_copy_start(conn, *peer, 0)?;
+        }
+        FromPeer::SeedWon { .. } => {
+            take(conn, &due(*peer))?;
+            take(conn, &seed_lost_key(*peer))?;
+            let mut copies = Copies::load(conn, *peer)?;
+            copies.end_all();
+            copies.store(conn, *peer)?;
+            meta::set_meta(conn, &format!("{}{}", meta_key::SEED_WON, peer.0), 1)?;
+        }
+    }
+    if *to_peer == ToPeer::CopiedAgain {
+        set_blind_until(conn, *peer, FOREVER)?;
+        set_copy_start(conn, *peer, 0)?;
+    }
+    Ok(())
+}
+
+fn begin_copy(conn: &Connection, peer: NodeId) -> Result<(), Error> {
+    meta::set_meta(conn, &due(peer), 1)?;
+    let mut copies = Copies::load(conn, peer)?;
+    copies.begin_all_anew();
+    copies.store(conn, peer)?;
+    Ok(())
+}
+
+fn set_copy_start(conn: &Connection, peer: NodeId, seq: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE main.__cdc_checkpoints SET copy_start = ?2 WHERE peer = ?1";
+    conn.prepare_cached(sql)?.execute((peer.0, seq)).map(drop)
+}

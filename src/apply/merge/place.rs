@@ -1,0 +1,259 @@
+//! Writes what was accepted, and settles who holds a unique value.
+//!
+//! All accepted keys free their slots first, for two rows may swap values; then rows are placed, the highest version
+//! first. Where another key's row holds a value that an incoming row wants:
+//!
+//! * the sender had seen it: it is another row by now, and what it has become is still to come. It is removed;
+//! * it is concurrent and loses: it is removed and recorded, and its deletion is a change of our own;
+//! * it is concurrent and wins: the incoming row is recorded, and what is here is logged anew.
+//!
+//! SQLite itself says which rows are in the way, whatever kind of index it is: the row is put in their place under a
+//! savepoint, a temporary trigger notes whose rows went, and all of it is taken back.
+
+use super::super::Error;
+use super::conflicts::{Conflict, Loser, Why};
+use super::decide::is_concurrent;
+use super::index::Entry;
+use super::session::Merge;
+use super::stage::{self, Accepted};
+use super::table::{Filled, LocalRow, Shared};
+use super::versions::{KeyOf, Said};
+use crate::model::{Key, KeyShape, TableId, Version};
+use crate::sqlite::{ident, value_of};
+
+/// The table and the trigger that note whose rows are in the way.
+const DISPLACED: &str = "temp.__cdc_displaced";
+const DISPLACED_ON: &str = "__cdc_displaced_on";
+
+/// A row in the way.
+struct InTheWay {
+    key: Key,
+    rows: Vec<LocalRow>,
+    entry: Option<Entry>,
+    concurrent: bool,
+}
+
+impl Merge<'_> {
+    /// Places everything that is on the stage.
+    ///
+    /// # Errors
+    /// A row that is refused here, or SQLite's.
+    pub(super) fn place_all(&mut self) -> Result<(), Error> {
+        for table in stage::tables(self.conn)? {
+            self.place_table(table)?;
+        }
+        stage::clear(self.conn)?;
+        Ok(())
+    }
+
+    fn place_table(&mut self, table: TableId) -> Result<(), Error> {
+        let shared = self.shared(table)?;
+        let mut rejected = Vec::new();
+        for place in stage::highest_first(self.conn, table)? {
+            let change = stage::get(self.conn, place)?;
+            if self.make_room(&shared, &change)? {
+                self.log_placed(&shared, &change)?;
+            } else {
+                rejected.push(place);
+            }
+        }
+        for place in rejected {
+            let change = stage::get(self.conn, place)?;
+            self.assert_anew(&shared, &change)?;
+        }
+        self.forget_displaced(&shared)
+    }
+
+    /// Inserts the rows of a change. Says `false` where one in the way wins; nothing is removed or written then.
+    fn make_room(&mut self, shared: &Shared, change: &Accepted) -> Result<bool, Error> {
+        let was_noting = self.noting;
+        self.conn.execute_batch("SAVEPOINT __cdc_placing")?;
+        let placed = self.insert_all(shared, change)?;
+        if matches!(placed, Placed::Rejected) {
+            // That takes back the trigger, too, if it was made since.
+            self.conn.execute_batch("ROLLBACK TO __cdc_placing")?;
+            self.noting = was_noting;
+        }
+        self.conn.execute_batch("RELEASE __cdc_placing")?;
+        let Placed::Removed(removed) = placed else {
+            for row in &change.rows {
+                let loser = Conflict { loser: Loser::Incoming, ..self.conflict(shared, change, Why::UniqueValue, None) };
+                self.book.record(self.conn, &loser, (&shared.wire_columns, Some(row)))?;
+            }
+            return Ok(false);
+        };
+        for way in removed {
+            self.log_removed(shared, change, &way)?;
+        }
+        self.written.deletes += u64::from(change.rows.is_empty() && !change.before.is_empty());
+        self.written.upserts += change.rows.len() as u64;
+        Ok(true)
+    }
+
+    fn insert_all(&mut self, shared: &Shared, change: &Accepted) -> Result<Placed, Error> {
+        let mut removed = Vec::new();
+        for row in &change.rows {
+            let filled = shared.fill(row, change.before.first());
+            if shared.insert(self.conn, &filled, &change.key)? {
+                continue;
+            }
+            let mut ways = Vec::new();
+            for key in self.displaced_by(shared, &filled, &change.key)? {
+                ways.push(self.in_the_way(shared, key)?);
+            }
+            let policy = self.policy(shared);
+            let loses = |way: &InTheWay| match way.entry {
+                Some(entry) if way.concurrent => policy.incoming_wins(change.version, entry.version),
+                _ => true,
+            };
+            if !ways.iter().all(loses) {
+                return Ok(Placed::Rejected);
+            }
+            for way in ways {
+                shared.delete(self.conn, &way.key)?;
+                removed.push(way);
+            }
+            if !shared.insert(self.conn, &filled, &change.key)? {
+                return Err(Error::Malformed("two of its rows want one unique value"));
+            }
+        }
+        Ok(Placed::Removed(removed))
+    }
+
+    fn in_the_way(&self, shared: &Shared, key: Key) -> Result<InTheWay, Error> {
+        let entry = self.entry(shared, &key)?;
+        let concurrent = is_concurrent(entry.as_ref(), self.seen, self.peer);
+        Ok(InTheWay { rows: shared.rows(self.conn, &key)?, key, entry, concurrent })
+    }
+
+    /// Logs that a row gave way.
+    fn log_removed(&mut self, shared: &Shared, change: &Accepted, way: &InTheWay) -> Result<(), Error> {
+        self.written.deletes += 1;
+        let normal = way.key.normal(&shared.collations);
+        let Some(table) = shared.captured else { return Ok(()) };
+        let of = KeyOf { table, key: &way.key, normal: &normal };
+        if !way.concurrent && !self.blind {
+            // What it has become is still to come.
+            if self.rules.forwards {
+                let version = self.ledger.fresh(self.index, 0);
+                self.ledger.append(self.conn, self.index, of, (Said::Deleted, version, Some(self.peer)))?;
+            }
+            return Ok(());
+        }
+        let why = if way.concurrent { Why::UniqueValue } else { Why::LostHistory };
+        for row in &way.rows {
+            let conflict = self.conflict(shared, change, why, way.entry);
+            let conflict = Conflict { key: &way.key, ..conflict };
+            self.book.record(self.conn, &conflict, (&shared.columns, Some(row)))?;
+        }
+        let incoming = if way.concurrent { 0 } else { change.version.ts_ms.max(0) };
+        let local = way.entry.map_or(0, |entry| entry.version.ts_ms);
+        let version = self.ledger.own(self.index, incoming.max(local) + 1);
+        self.ledger.append(self.conn, self.index, of, (Said::Deleted, version, None))
+    }
+
+    /// Logs a change that was written.
+    pub(super) fn log_placed(&mut self, shared: &Shared, change: &Accepted) -> Result<(), Error> {
+        let Some(table) = shared.captured else { return Ok(()) };
+        let normal = change.key.normal(&shared.collations);
+        let entry = self.index.get(self.conn, table, &normal)?;
+        let of_range = change.version == Version::LOWEST;
+        let fresh = self.ledger.fresh(self.index, 0);
+        let (version, via) = if of_range && (self.blind || self.copying_back) {
+            (fresh, None)
+        } else if self.rules.forwards || is_concurrent(entry.as_ref(), self.seen, self.peer) {
+            let backwards = entry.is_some_and(|entry| entry.version >= change.version);
+            (if of_range || backwards { fresh } else { change.version }, Some(self.peer))
+        } else {
+            return Ok(());
+        };
+        let said = if change.rows.is_empty() { Said::Deleted } else { Said::Written };
+        let of = KeyOf { table, key: &change.key, normal: &normal };
+        self.ledger.append(self.conn, self.index, of, (said, version, via))
+    }
+
+    /// An incoming row lost its unique value to one that is here: what was here under its key is said anew, as ours. It
+    /// goes back to that where its own values are still free, and otherwise is gone.
+    fn assert_anew(&mut self, shared: &Shared, change: &Accepted) -> Result<(), Error> {
+        let mut is_back = !change.before.is_empty();
+        for (number, row) in change.before.iter().enumerate() {
+            let filled = shared.fill(&shared.as_wire(row), Some(row));
+            if shared.insert(self.conn, &filled, &change.key)? {
+                continue;
+            }
+            is_back = number > 0;
+            let conflict = self.conflict(shared, change, Why::UniqueValue, None);
+            self.book.record(self.conn, &conflict, (&shared.columns, Some(row)))?;
+        }
+        let Some(table) = shared.captured else { return Ok(()) };
+        let normal = change.key.normal(&shared.collations);
+        let floor = change.version.ts_ms.saturating_add(2);
+        let version = self.ledger.fresh(self.index, floor);
+        let said = if is_back { Said::Written } else { Said::Deleted };
+        let of = KeyOf { table, key: &change.key, normal: &normal };
+        self.ledger.append(self.conn, self.index, of, (said, version, None))
+    }
+
+    /// Whose rows are in the way of a row.
+    fn displaced_by(
+        &mut self,
+        shared: &Shared,
+        filled: &Filled,
+        key: &Key,
+    ) -> Result<Vec<Key>, Error> {
+        self.note_displaced(shared)?;
+        self.conn.execute_batch("SAVEPOINT __cdc_looking; PRAGMA recursive_triggers = ON")?;
+        let replaced = shared.replace(self.conn, filled, key);
+        let keys = replaced.and_then(|()| {
+            let mut statement = self.conn.prepare(&format!("SELECT * FROM {DISPLACED}"))?;
+            let columns = statement.column_count();
+            let read = |row: &rusqlite::Row<'_>| {
+                (0..columns).map(|place| Ok(value_of(row.get_ref(place)?))).collect::<rusqlite::Result<Vec<_>>>()
+            };
+            let keys = statement.query_map([], read)?.collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(keys.into_iter().map(Key).collect())
+        });
+        let back = "PRAGMA recursive_triggers = OFF; ROLLBACK TO __cdc_looking; RELEASE __cdc_looking";
+        self.conn.execute_batch(back)?;
+        keys
+    }
+
+    /// Makes the trigger that notes whose rows go.
+    fn note_displaced(&mut self, shared: &Shared) -> Result<(), Error> {
+        if self.noting {
+            return Ok(());
+        }
+        let names: Vec<String> = match &shared.local.key {
+            KeyShape::Rowid { name } => vec![(*name).to_owned()],
+            KeyShape::RowidAlias { .. } | KeyShape::Columns { .. } | KeyShape::None => {
+                shared.local.key_columns().iter().map(|(name, _)| ident(name)).collect()
+            }
+        };
+        let columns: Vec<String> = (0..names.len()).map(|place| format!("k{place}")).collect();
+        let old: Vec<String> = names.iter().map(|name| format!("OLD.{name}")).collect();
+        let (columns, old, table) = (columns.join(", "), old.join(", "), ident(&shared.name));
+        self.conn.execute_batch(&format!(
+            "CREATE TEMP TABLE __cdc_displaced({columns});
+             CREATE TEMP TRIGGER {DISPLACED_ON} AFTER DELETE ON main.{table}
+             BEGIN INSERT INTO __cdc_displaced VALUES ({old}); END"
+        ))?;
+        self.noting = true;
+        Ok(())
+    }
+
+    fn forget_displaced(&mut self, shared: &Shared) -> Result<(), Error> {
+        debug_assert!(!self.noting || shared.has_unique, "only a unique index puts a row in the way");
+        if std::mem::take(&mut self.noting) {
+            self.conn.execute_batch(&format!("DROP TRIGGER temp.{DISPLACED_ON}; DROP TABLE {DISPLACED}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of the rows of a change.
+enum Placed {
+    /// They are here, and these had to give way.
+    Removed(Vec<InTheWay>),
+    /// A row that is here wins.
+    Rejected,
+}

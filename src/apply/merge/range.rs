@@ -1,0 +1,140 @@
+//! Pieces of a copy, judged key by key.
+//!
+//! A key that was changed here, which the sender had not seen, is left alone; every other key of the range becomes what
+//! the range says. A row of a range has the lowest version of all.
+
+use std::collections::HashMap;
+
+use super::super::Error;
+use super::super::copy;
+use super::super::rows::Writer;
+use super::super::statement::Target;
+use super::conflicts::{Loser, Why};
+use super::decide::is_concurrent;
+use super::session::{Merge, cells, decode};
+use super::stage::Accepted;
+use super::table::Shared;
+use crate::model::{Key, NormalKey, Range, RangeMode, Value, Version};
+use crate::sqlite::range_sql::{Cells, RangeQuery};
+
+/// Keys that are compared at once: a range may be empty at the sender and hold millions here.
+const KEYS_AT_ONCE: usize = 4_096;
+
+/// What a range says, by key.
+type Said = HashMap<NormalKey, Vec<Vec<Value>>>;
+
+impl Merge<'_> {
+    /// Makes a range what the sender says, but for what it had not seen. `replaces_lost`: whether its copy replaces
+    /// history that is lost.
+    ///
+    /// # Errors
+    /// A row that is refused here, a batch that cannot be read, or SQLite's.
+    pub(in super::super) fn range(&mut self, target: &Target, range: &Range, replaces_lost: bool) -> Result<(), Error> {
+        self.place_all()?;
+        let shared = self.shared_of(target);
+        if self.is_untouched(&shared, target, range)? {
+            let writer = Writer { conn: self.conn, target, firing: false };
+            let written = copy::apply_range(&writer, range)?;
+            self.written.upserts += written.upserts;
+            return Ok(());
+        }
+        let mut said = read(&shared, target, range)?;
+        let mut low = range.low.clone();
+        loop {
+            let (keys, next) = self.keys_here(&shared, target, low.as_ref(), range.high.as_ref())?;
+            for key in keys {
+                let rows = said.remove(&key.normal(&shared.collations));
+                if rows.is_some() || range.mode == RangeMode::Exact {
+                    self.range_key(&shared, target, (key, rows.unwrap_or_default()), replaces_lost)?;
+                }
+            }
+            let Some(next) = next else { break };
+            low = Some(next);
+        }
+        let mut rest: Vec<(NormalKey, Vec<Vec<Value>>)> = said.into_iter().collect();
+        rest.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (_, rows) in rest {
+            let key = Key(target.key_places.iter().map(|place| rows[0][*place].clone()).collect());
+            self.range_key(&shared, target, (key, rows), replaces_lost)?;
+        }
+        self.place_all()
+    }
+
+    /// Whether a range can be written as it is: nothing is here, nothing was, and nothing of it is to be logged.
+    fn is_untouched(&self, shared: &Shared, target: &Target, range: &Range) -> Result<bool, Error> {
+        let logs = self.rules.forwards || self.blind || self.copying_back;
+        let (Some(table), false) = (shared.captured, logs || shared.has_unique) else { return Ok(false) };
+        if self.index.has_any(self.conn, table)? {
+            return Ok(false);
+        }
+        let (keys, _) = self.keys_here(shared, target, range.low.as_ref(), range.high.as_ref())?;
+        Ok(keys.is_empty())
+    }
+
+    /// Keys of the range that are here, each once, and where to go on.
+    fn keys_here(
+        &self,
+        shared: &Shared,
+        target: &Target,
+        low: Option<&Key>,
+        high: Option<&Key>,
+    ) -> Result<(Vec<Key>, Option<Key>), Error> {
+        let here = RangeQuery::new(&target.read, Cells::Key, low, high);
+        let (mut keys, mut last, mut full): (Vec<Key>, Option<NormalKey>, bool) = (Vec::new(), None, false);
+        here.each(self.conn, |row| {
+            let key = row.key(here.key_places());
+            let normal = key.normal(&shared.collations);
+            if last.as_ref() == Some(&normal) {
+                return Ok::<_, Error>(true);
+            }
+            full = keys.len() >= KEYS_AT_ONCE;
+            if !full {
+                keys.push(key);
+                last = Some(normal);
+            }
+            Ok(!full)
+        })?;
+        let next = if full { keys.last().cloned() } else { None };
+        Ok((keys, next))
+    }
+
+    fn range_key(
+        &mut self,
+        shared: &Shared,
+        target: &Target,
+        (key, rows): (Key, Vec<Vec<Value>>),
+        replaces_lost: bool,
+    ) -> Result<(), Error> {
+        let before = shared.rows(self.conn, &key)?;
+        if shared.is_same(&before, &rows) {
+            return Ok(());
+        }
+        let entry = self.entry(shared, &key)?;
+        let unseen = is_concurrent(entry.as_ref(), self.seen, self.peer);
+        let change = Accepted { version: Version::LOWEST, key, rows, before };
+        let why = if replaces_lost { Why::LostHistory } else { Why::Repair };
+        if unseen {
+            if replaces_lost && !change.rows.is_empty() {
+                self.record(shared, &change, (Loser::Incoming, why), entry)?;
+            }
+            return Ok(());
+        }
+        // A plain repair keeps what it overwrites, and so does whoever cannot tell who knew what.
+        if self.seed_lost || self.blind || !replaces_lost {
+            self.record(shared, &change, (Loser::Local, why), entry)?;
+        }
+        self.accept(shared, target.id, change, true)
+    }
+}
+
+fn read(shared: &Shared, target: &Target, range: &Range) -> Result<Said, Error> {
+    let mut said = Said::new();
+    for batch in &range.batches {
+        let batch = decode(target, batch, target.wire_len)?;
+        for row in 0..batch.rows() {
+            let key = target.key_of(&batch, 0, row).normal(&shared.collations);
+            said.entry(key).or_default().push(cells(&batch, 0, target.wire_len, row));
+        }
+    }
+    Ok(said)
+}
