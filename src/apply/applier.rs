@@ -8,7 +8,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::catalog::Received;
 use super::checkpoint::{self, Copies};
-use super::merge::{self, Both, LogIndex};
+use super::merge::{self, Both, LogIndex, Watch};
 use super::{Applied, Error, Held, Meeting, Recapture, Window, mirror};
 use crate::model::NodeId;
 use crate::sqlite::{self, Role};
@@ -109,8 +109,9 @@ impl Applier {
             None => Received::load(&transaction, peer)?,
         };
         let merges = window.rules.merge.is_some();
-        let both = Both { us: self.node, index: &mut self.index, recapture: self.recapture.as_deref_mut() };
-        let mut applied = mirror::apply(&transaction, &mut received, window, merges.then_some(both))?;
+        let both = Both { us: self.node, index: &mut self.index };
+        let lent = (merges.then_some(both), Watch(self.recapture.as_deref_mut()));
+        let mut applied = mirror::apply(&transaction, &mut received, window, lent)?;
         failpoint::hit(failpoint::APPLY_BEFORE_COMMIT);
         transaction.commit()?;
         applied.held_lock = begun.elapsed();

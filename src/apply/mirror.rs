@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use super::catalog::{Received, Terms};
 use super::checkpoint::{self, Reached};
 use super::copy::{self, Covered};
-use super::merge::{Both, Merge};
+use super::merge::{Both, Merge, Watch};
 use super::protect::{ApplyFlag, Protection};
 use super::rows::Writer;
 use super::statement::Target;
@@ -32,15 +32,15 @@ pub(super) fn apply<'a, 'w: 'a>(
     conn: &'a Connection,
     received: &'a mut Received,
     window: Window<'w>,
-    mut both: Option<Both<'a>>,
+    (both, mut watch): (Option<Both<'a>>, Watch<'_>),
 ) -> Result<Applied, Error> {
     let Window { peer, peer_name, rules, from, lost_history, mut items, end, copying_back, now_ms } = window;
     let frame = Frame { peer, peer_name, rules, from, lost_history, end, copying_back, now_ms };
     let mut items: Items<'_, '_> = (&mut items).peekable();
     let begins_session = matches!(items.peek(), Some(Ok(WindowItem::Catalog)));
     let lost = check_order(conn, &frame, begins_session)? && both.is_none();
-    if let Some(both) = &mut both {
-        both.notice_drift(conn)?;
+    if both.is_some() {
+        watch.notice_drift(conn)?;
     }
     // What migrates needs no triggers; below they are on if the link says so.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
@@ -51,8 +51,9 @@ pub(super) fn apply<'a, 'w: 'a>(
         work.received.copies.begin_all_anew();
     }
     work.settle_schema(&mut items)?;
-    if let Some(both) = &mut both {
-        work.settle_both(both, begins_session)?;
+    if both.is_some() {
+        watch.follow(conn)?;
+        work.settle_both(begins_session)?;
     }
     work.begin_marked_copies();
     if lost {
@@ -69,6 +70,9 @@ pub(super) fn apply<'a, 'w: 'a>(
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     work.finish()?;
     flag.lower(conn)?;
+    if rules.merge.is_some() {
+        watch.follow(conn)?;
+    }
     sqlite::still_in_transaction(conn)?;
     work.received.schema_version = sqlite::catalog::schema_version(conn)?;
     moves::leave(conn, work.received.schema_version)?;
@@ -147,17 +151,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Where both ends write: what the schema here has become is captured at once, and tables whose copy was agreed on
-    /// begin it. A table that is new between the two is compared, for each end may have rows of it that were written
+    /// Where both ends write: tables whose copy was agreed on begin it. A table that is new between the two is compared, for each end may have rows of it that were written
     /// before its triggers stood; but not at a first contact that this end wins.
-    fn settle_both(&mut self, both: &mut Both<'_>, begins_session: bool) -> Result<(), Error> {
-        if self.applied.migrated {
-            both.recapture(self.conn)?;
-        }
+    fn settle_both(&mut self, begins_session: bool) -> Result<(), Error> {
         if begins_session && merge::take_due(self.conn, self.frame.peer)? {
             self.received.copies.begin_all_anew();
             self.ask.clear();
-        } else {
+        } else if begins_session {
             let fresh = self.received.copies.fresh();
             if merge::take_won(self.conn, self.frame.peer)? {
                 self.received.copies.end_all();

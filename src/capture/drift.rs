@@ -4,15 +4,15 @@
 //! must be, and marks for a copy what may have been missed meanwhile. The decision is made, and long look-ups are done,
 //! before the write lock is taken; under it only the version is compared again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::decide::{Decision, Witness, decide};
+use super::decide::{Decision, Script, Witness, decide};
 use super::situation::{self, Situation};
 use super::touch_sql::default_sql;
 use super::trigger_sql::Op;
-use super::{CaptureOptions, Error, SkippedTable, change_log, generation};
+use super::{CaptureOptions, Error, SkippedTable, change_log, generation, missed};
 use crate::model::{Clock, Generated, TableId, TableSchema};
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{catalog, ident};
@@ -45,6 +45,11 @@ pub fn reconcile(
     change_log::name(connection)?;
     store::check_format(connection)?;
     if !is_stale(connection, options)? {
+        if options.two_way && missed::can_begin(connection)? {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            missed::begin(&transaction, options, &[], clock)?;
+            transaction.commit()?;
+        }
         return unchanged(connection);
     }
     loop {
@@ -56,6 +61,38 @@ pub fn reconcile(
             return Ok(Reconciled::of(decision));
         }
     }
+}
+
+/// The same inside the transaction of whoever applies a peer's changes here. `ours`: whether the schema was changed by
+/// that transaction alone, so that nothing can have slipped through.
+///
+/// # Errors
+/// As [`reconcile`].
+pub fn recapture(
+    connection: &Connection,
+    options: &CaptureOptions,
+    clock: &dyn Clock,
+    ours: bool,
+) -> Result<Reconciled, Error> {
+    if !ours && !is_stale(connection, options)? {
+        if missed::can_begin(connection)? {
+            missed::begin(connection, options, &[], clock)?;
+        }
+        return unchanged(connection);
+    }
+    let situation = Situation::read(connection, options)?;
+    let mut witness = Witness { script: ours.then(Script::default), ..Witness::default() };
+    let mut decision = decide(&situation, &witness);
+    if !decision.appended.is_empty() && !ours {
+        witness.filled = filled(connection, &decision)?;
+        decision = decide(&situation, &witness);
+    }
+    if ours {
+        decision.entries.retain(|(op, _)| *op != Op::Copy);
+        decision.copied_again.clear();
+    }
+    execute(connection, options, &decision, clock)?;
+    Ok(Reconciled::of(decision))
 }
 
 impl Reconciled {
@@ -95,16 +132,22 @@ pub(super) fn look(connection: &mut Connection, options: &CaptureOptions) -> Res
     if decision.appended.is_empty() {
         return Ok((situation, decision));
     }
-    let mut witness = Witness::default();
+    let witness = Witness { filled: filled(connection, &decision)?, ..Witness::default() };
+    let decision = decide(&situation, &witness);
+    Ok((situation, decision))
+}
+
+/// Tables with appended columns that do not hold their default in every row.
+fn filled(connection: &Connection, decision: &Decision) -> Result<BTreeSet<TableId>, Error> {
+    let mut all = BTreeSet::new();
     for (id, table, columns) in &decision.appended {
         // The table may have moved on meanwhile; then the version has too, and all of this is done again.
         let table = catalog::table(connection, table)?;
         if table.is_none_or(|table| is_filled(connection, &table, columns).unwrap_or(true)) {
-            witness.filled.insert(*id);
+            all.insert(*id);
         }
     }
-    let decision = decide(&situation, &witness);
-    Ok((situation, decision))
+    Ok(all)
 }
 
 /// Whether a row holds something else than the default in an appended column.
@@ -127,7 +170,7 @@ fn is_filled(connection: &Connection, table: &TableSchema, columns: &[String]) -
 
 /// Carries a decision out, inside the caller's transaction, and remembers the schema as it is then.
 pub(super) fn execute(
-    transaction: &Transaction<'_>,
+    transaction: &Connection,
     options: &CaptureOptions,
     decision: &Decision,
     clock: &dyn Clock,
@@ -146,14 +189,17 @@ pub(super) fn execute(
     for id in &decision.dropped {
         transaction.prepare_cached("UPDATE main.__cdc_tables SET dropped = 1 WHERE id = ?1")?.execute([id.0])?;
     }
-    for entry in &decision.entries {
+    for entry in decision.entries.iter().filter(|(op, _)| *op != Op::Copy) {
         change_log::append(transaction, &options.log_table, *entry, clock)?;
     }
+    let copies = decision.entries.iter().filter(|(op, _)| *op == Op::Copy);
+    let copies: Vec<i64> = copies.map(|(_, id)| *id).collect();
+    missed::begin(transaction, options, &copies, clock)?;
     remember(transaction, options, &decision.skipped)
 }
 
 /// Notes the schema as it is now, ours included.
-fn remember(transaction: &Transaction<'_>, options: &CaptureOptions, skipped: &[SkippedTable]) -> Result<(), Error> {
+fn remember(transaction: &Connection, options: &CaptureOptions, skipped: &[SkippedTable]) -> Result<(), Error> {
     let objects = serde_json::to_string(&situation::objects(transaction)?)?;
     let skipped: BTreeMap<&str, &str> =
         skipped.iter().map(|table| (table.name.as_str(), table.reason.as_str())).collect();

@@ -56,6 +56,9 @@ pub struct CaptureOptions {
     pub log_table: String,
     /// What bounds the log.
     pub retention: Retention,
+    /// Whether changes of peers are applied here too: then what capture may have missed is copied to all of them under
+    /// the rules for both ways.
+    pub two_way: bool,
 }
 
 impl Default for CaptureOptions {
@@ -65,6 +68,7 @@ impl Default for CaptureOptions {
             images: Images::Key,
             log_table: "__cdc_log".to_owned(),
             retention: Retention::default(),
+            two_way: false,
         }
     }
 }

@@ -30,7 +30,7 @@ use self::entries::Entries;
 use super::batches::Limits;
 use super::read_error::Error;
 use super::source::{ChangeSource, Copied, CopyStep, ReadOutcome, ReadRequest, ReadWindow, Sink};
-use super::{change_log, snapshot};
+use super::{change_log, missed, snapshot};
 use crate::model::{Checkpoint, Position, TableId, WindowEnd};
 use crate::sqlite::{self, Role, catalog as schema, store};
 
@@ -68,6 +68,9 @@ impl LogReader {
             return Err(Error::NotCaptured);
         }
         if store::meta(&self.connection, store::meta_key::SCHEMA_VERSION)? != Some(version) {
+            return Ok(ReadOutcome::SchemaChanged);
+        }
+        if request.two_way.is_some() && missed::can_begin(&self.connection)? {
             return Ok(ReadOutcome::SchemaChanged);
         }
         let captured = match self.captured.take().filter(|captured| captured.schema_version == version) {

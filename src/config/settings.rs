@@ -117,6 +117,11 @@ impl NodeConfig {
         self.links.iter().any(|link| link.directions.sends())
     }
 
+    /// Whether changes of peers are merged here: they come, and what is here goes to somebody too.
+    pub fn merges(&self) -> bool {
+        self.captures() && self.links.iter().any(|link| link.directions.receives())
+    }
+
     /// Where windows that do not fit into memory wait.
     pub fn spool_folder(&self) -> PathBuf {
         let beside = || self.database.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -48,13 +48,39 @@ struct Wanted {
 }
 
 impl TableCopy {
-    fn from_start(by_digest: bool) -> Self {
-        Self { after: None, lost_history: by_digest, by_digest, asked: None, wanted: None }
+    /// Of a table that the receiver never had.
+    fn of_new() -> Self {
+        Self { after: None, lost_history: false, by_digest: false, asked: None, wanted: None }
+    }
+
+    /// Of a table whose changes are lost, at least in part.
+    fn of_lost() -> Self {
+        Self { lost_history: true, ..Self::of_repair() }
+    }
+
+    /// Of a table that somebody asked for.
+    fn of_repair() -> Self {
+        Self { by_digest: true, ..Self::of_new() }
+    }
+
+    /// One that the receiver says is unfinished.
+    fn of_held(lost_history: bool) -> Self {
+        if lost_history { Self::of_lost() } else { Self::of_new() }
     }
 
     fn under_new_id(self, same_key: bool) -> Self {
-        if same_key { Self { asked: None, wanted: None, ..self } } else { Self::from_start(true) }
+        if same_key { Self { asked: None, wanted: None, ..self } } else { Self::of_lost() }
     }
+}
+
+/// Which copies a sender begins by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// Those of tables that are new to the receiver: it mirrors us.
+    #[default]
+    Mirrored,
+    /// None: the receiver has tables of its own, and asks for what it wants.
+    Merged,
 }
 
 /// The copies of one session.
@@ -64,21 +90,33 @@ pub struct Copies {
     known: BTreeMap<TableId, Option<TableCopy>>,
     /// What tables were called in windows that may be unanswered still.
     formerly: BTreeMap<TableId, TableId>,
+    manner: Manner,
+    /// Whether everything is copied again, the tables of the first catalog too.
+    anew: bool,
 }
 
 impl Copies {
     /// From what the receiver says it holds. `anew`: history is lost, so everything is copied again.
-    pub fn new(held: &[HeldTable], anew: bool) -> Self {
+    pub fn new(held: &[HeldTable], anew: bool, manner: Manner) -> Self {
         let copy = |table: &HeldTable| match &table.progress.state {
-            _ if anew => Some(TableCopy::from_start(true)),
+            _ if anew => Some(TableCopy::of_lost()),
             CopyState::Done => None,
-            CopyState::Pending => Some(TableCopy::from_start(table.progress.lost_history)),
+            CopyState::Pending => Some(TableCopy::of_held(table.progress.lost_history)),
             CopyState::Copying { after } => {
-                Some(TableCopy { after: Some(after.clone()), ..TableCopy::from_start(table.progress.lost_history) })
+                Some(TableCopy { after: Some(after.clone()), ..TableCopy::of_held(table.progress.lost_history) })
             }
         };
         let known = held.iter().map(|table| (table.progress.table, copy(table))).collect();
-        Self { known, formerly: BTreeMap::new() }
+        Self { known, formerly: BTreeMap::new(), manner, anew }
+    }
+
+    /// The copy of a table that the receiver does not have.
+    fn of_unknown(&self) -> Option<TableCopy> {
+        match self.manner {
+            Manner::Merged if self.anew => Some(TableCopy::of_lost()),
+            Manner::Merged => None,
+            Manner::Mirrored => Some(TableCopy::of_new()),
+        }
     }
 
     /// Takes in the catalog that a window carries. Returns whether a table is new to the receiver, so that its copy
@@ -92,30 +130,39 @@ impl Copies {
         for table in tables {
             let mut names = std::iter::once(&table.id).chain(&table.ancestors);
             let held = names.find_map(|id| Some((*id, known.remove(id)?)));
-            any_new |= held.is_none();
+            let unknown = self.of_unknown();
+            any_new |= held.is_none() && unknown.is_some();
             let copy = match held {
-                None => Some(TableCopy::from_start(false)),
+                None => unknown,
                 Some((id, copy)) if id == table.id => copy,
                 Some((id, copy)) => copy.map(|copy| copy.under_new_id(table.keyed_alike.contains(&id))),
             };
             self.known.insert(table.id, copy);
             self.formerly.extend(table.ancestors.iter().map(|id| (*id, table.id)));
         }
+        self.anew = false;
         any_new
     }
 
     /// Starts the copies of these tables anew, as markers in the log ask. Returns whether any was not just starting.
-    pub fn mark(&mut self, tables: &[TableId]) -> bool {
+    pub fn mark(&mut self, lost: &[TableId], asked_for: &[TableId]) -> bool {
         let mut any = false;
-        for table in tables {
-            let Some(copy) = self.known.get_mut(table) else { continue };
-            let starting = copy.as_ref().is_some_and(|copy| copy.after.is_none() && copy.asked.is_none());
-            any |= !starting;
-            if !starting {
-                *copy = Some(TableCopy::from_start(true));
-            }
+        for table in lost {
+            any |= self.start(*table, TableCopy::of_lost());
+        }
+        for table in asked_for.iter().filter(|table| !lost.contains(table)) {
+            any |= self.start(*table, if self.manner == Manner::Merged { TableCopy::of_repair() } else { TableCopy::of_lost() });
         }
         any
+    }
+
+    fn start(&mut self, table: TableId, from_start: TableCopy) -> bool {
+        let Some(copy) = self.known.get_mut(&table) else { return false };
+        let starting = copy.as_ref().is_some_and(|copy| copy.after.is_none() && copy.asked.is_none());
+        if !starting {
+            *copy = Some(from_start);
+        }
+        !starting
     }
 
     /// What the next window may carry of a copy, if anything can go on.
@@ -179,7 +226,7 @@ impl Copies {
             return;
         }
         if low.is_none() {
-            *slot = Some(TableCopy::from_start(true));
+            *slot = Some(if self.manner == Manner::Merged { TableCopy::of_repair() } else { TableCopy::of_lost() });
         }
     }
 
@@ -229,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_new_table_is_copied_as_rows_and_goes_on_where_it_was() {
-        let mut copies = Copies::new(&[], false);
+        let mut copies = Copies::new(&[], false, Manner::Mirrored);
         let table =
             CatalogTable { id: T, ancestors: vec![], name: "t".to_owned(), rows_estimate: 0, keyed_alike: vec![] };
         assert!(copies.catalog(std::slice::from_ref(&table)), "it is new");
@@ -244,9 +291,9 @@ mod tests {
 
     #[test]
     fn a_digest_is_waited_for_and_only_what_differs_is_sent() {
-        let mut copies = Copies::new(&[held(CopyState::Done, false)], false);
+        let mut copies = Copies::new(&[held(CopyState::Done, false)], false, Manner::Mirrored);
         assert!(copies.done());
-        assert!(copies.mark(&[T]));
+        assert!(copies.mark(&[T], &[]));
         assert!(matches!(copies.step(BOUNDS).expect("a step").how, CopyHow::DigestUnlessSmall));
         copies.sent(5, None, &copied(Some(key(2)), true));
         assert!(copies.step(BOUNDS).is_none(), "the digest is unanswered");
@@ -264,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_renamed_table_keeps_its_progress_and_a_dropped_one_is_forgotten() {
-        let mut copies = Copies::new(&[held(CopyState::Copying { after: key(3) }, false)], false);
+        let mut copies = Copies::new(&[held(CopyState::Copying { after: key(3) }, false)], false, Manner::Mirrored);
         assert!(!copies.catalog(&[successor(vec![T])]));
         let step = copies.step(BOUNDS).expect("a step");
         assert_eq!((step.table, step.low), (TableId(9), Some(key(3))));
@@ -281,7 +328,7 @@ mod tests {
     #[test]
     fn a_digest_that_a_rename_overtakes_is_asked_again() {
         for needed in [false, true] {
-            let mut copies = Copies::new(&[held(CopyState::Copying { after: key(2) }, true)], false);
+            let mut copies = Copies::new(&[held(CopyState::Copying { after: key(2) }, true)], false, Manner::Mirrored);
             copies.sent(5, Some(&key(2)), &copied(Some(key(4)), true));
             assert!(copies.step(BOUNDS).is_none(), "the digest is unanswered");
             assert!(!copies.catalog(&[successor(vec![T])]));
@@ -292,7 +339,7 @@ mod tests {
             let step = copies.step(BOUNDS).expect("a step");
             assert_eq!((step.table, step.low), (TableId(9), Some(key(2))), "needed: {needed}");
         }
-        let mut copies = Copies::new(&[held(CopyState::Done, false)], false);
+        let mut copies = Copies::new(&[held(CopyState::Done, false)], false, Manner::Mirrored);
         copies.catalog(&[successor(vec![T])]);
         copies.need(T, None, None);
         assert_eq!(copies.step(BOUNDS).expect("a step").table, TableId(9), "asked for by the old id");
@@ -300,28 +347,28 @@ mod tests {
 
     #[test]
     fn progress_in_another_key_is_none() {
-        let mut copies = Copies::new(&[held(CopyState::Copying { after: key(2) }, false)], false);
+        let mut copies = Copies::new(&[held(CopyState::Copying { after: key(2) }, false)], false, Manner::Mirrored);
         copies.catalog(&[successor(vec![])]);
         assert_eq!(copies.step(BOUNDS).expect("a step").low, None);
     }
 
     #[test]
     fn a_table_that_vanished_is_no_longer_copied() {
-        let mut copies = Copies::new(&[held(CopyState::Pending, false)], false);
+        let mut copies = Copies::new(&[held(CopyState::Pending, false)], false, Manner::Mirrored);
         copies.vanished(T);
         assert!(copies.step(BOUNDS).is_none() && copies.done());
     }
 
     #[test]
     fn the_receiver_may_ask_for_a_whole_table() {
-        let mut copies = Copies::new(&[held(CopyState::Done, false)], false);
+        let mut copies = Copies::new(&[held(CopyState::Done, false)], false, Manner::Mirrored);
         copies.need(T, None, None);
         assert!(matches!(copies.step(BOUNDS).expect("a step").how, CopyHow::DigestUnlessSmall));
     }
 
     #[test]
     fn lost_history_copies_everything_again_by_digest() {
-        let copies = Copies::new(&[held(CopyState::Done, false)], true);
+        let copies = Copies::new(&[held(CopyState::Done, false)], true, Manner::Mirrored);
         let step = copies.step(BOUNDS).expect("a step");
         assert!(step.lost_history && matches!(step.how, CopyHow::DigestUnlessSmall));
     }

@@ -64,7 +64,7 @@ impl Halves {
             let compression = agree(end.settings.compression, &theirs.compressions);
             let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
             feed.meet(&end.settings.peer_name, theirs.node, start.from.position).await?;
-            let to = super::sender::Receiver { name: &end.settings.peer_name, start, held };
+            let to = super::sender::Receiver { name: &end.settings.peer_name, start, held, two_way: None };
             let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
             let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
             halves.answers = Some(answers);

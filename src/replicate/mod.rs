@@ -21,10 +21,13 @@ pub mod cq_source;
 mod error;
 pub mod feed;
 mod halves;
+pub mod meeting;
 pub mod receiver;
 pub mod runner;
 pub mod sender;
 pub mod session;
+#[cfg(test)]
+mod two_way_tests;
 pub mod verify;
 
 pub use error::{Error, HALTED};

@@ -12,9 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use super::copies::{Copies, RangeBounds};
+use super::copies::{Copies, Manner, RangeBounds};
 use super::feed::{Feed, Next, SharedWindow};
-use crate::capture::source::{ChangeSource, CopyStep, ReadRequest};
+use crate::capture::source::{ChangeSource, CopyStep, ReadRequest, TwoWay};
 use crate::codec::Compression;
 use crate::link::{Ack, Begin, Commit, Frame, FrameSink, HeldTable, Hello, Need};
 use crate::model::{Checkpoint, Position, SchemaKinds, Selection};
@@ -98,6 +98,8 @@ pub struct Receiver<'a> {
     pub start: Start,
     /// The tables that it holds.
     pub held: &'a [HeldTable],
+    /// Where its changes are applied here too.
+    pub two_way: Option<TwoWay>,
 }
 
 /// What heartbeats and `status` tell of a sender.
@@ -137,6 +139,7 @@ pub struct Sender<S: ChangeSource> {
     in_flight: VecDeque<InFlight>,
     state: watch::Sender<SenderState>,
     consumer: String,
+    two_way: Option<TwoWay>,
     /// Whether the copy to the peer waits for one from it, until the database changes again.
     yielding: bool,
 }
@@ -144,8 +147,9 @@ pub struct Sender<S: ChangeSource> {
 impl<S: ChangeSource> Sender<S> {
     /// A sender to the receiver of that name, which holds these tables; it begins at `start`.
     pub fn new(feed: Arc<Feed<S>>, sink: FrameSink, shape: WindowShape, to: Receiver<'_>) -> Self {
-        let Receiver { name, start, held } = to;
-        let copies = Copies::new(held, start.lost_history);
+        let Receiver { name, start, held, two_way } = to;
+        let manner = if two_way.is_some() { Manner::Merged } else { Manner::Mirrored };
+        let copies = Copies::new(held, start.lost_history, manner);
         let acknowledged = start.from.position.seq;
         feed.acknowledge(name, acknowledged);
         let state = SenderState { acknowledged, head: start.head, ..SenderState::default() };
@@ -161,6 +165,7 @@ impl<S: ChangeSource> Sender<S> {
             in_flight: VecDeque::new(),
             state: watch::Sender::new(state),
             consumer: name.to_owned(),
+            two_way,
             yielding: false,
         }
     }
@@ -221,7 +226,7 @@ impl<S: ChangeSource> Sender<S> {
             kinds: self.shape.kinds,
             copy,
             window_rows: self.shape.window_rows,
-            two_way: None,
+            two_way: self.two_way,
             batch_rows: self.shape.batch_rows,
             batch_bytes: self.shape.batch_bytes,
             compression: self.shape.compression,
@@ -271,7 +276,7 @@ impl<S: ChangeSource> Sender<S> {
     /// Takes in what a window says of tables. Returns whether a copy begins with it.
     fn notice(&mut self, window: &SharedWindow) -> bool {
         let fresh = window.read.tables.as_ref().is_some_and(|tables| self.copies.catalog(tables));
-        self.copies.mark(&window.read.end.markers) || fresh
+        self.copies.mark(&window.read.end.markers, &window.read.end.repairs) || fresh
     }
 
     async fn send(&mut self, window: &SharedWindow) -> Result<(), Error> {
@@ -285,7 +290,8 @@ impl<S: ChangeSource> Sender<S> {
         let begin = Begin {
             number: self.number,
             from: self.sent.position,
-            lost_history: self.number == 1 && self.start.lost_history,
+            // Where both ends write, both know it since they met.
+            lost_history: self.number == 1 && self.start.lost_history && self.two_way.is_none(),
             catalog: window.read.tables.is_some(),
         };
         let end = window.read.end.clone();

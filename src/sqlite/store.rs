@@ -201,6 +201,14 @@ pub fn copy_unfinished(connection: &Connection, peer: NodeId) -> rusqlite::Resul
     connection.prepare_cached(sql)?.query_row((peer.0, due), |row| row.get(0))
 }
 
+/// Whether a copy of everything that the peer has is agreed on, and its catalog has not come yet.
+///
+/// # Errors
+/// SQLite's.
+pub fn copy_due(connection: &Connection, peer: NodeId) -> rusqlite::Result<bool> {
+    Ok(meta::<i64>(connection, &format!("{}{}", meta_key::COPY_DUE, peer.0))?.is_some())
+}
+
 /// Whether a copy of any peer's is unfinished here, or due.
 ///
 /// # Errors

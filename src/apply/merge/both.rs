@@ -10,41 +10,50 @@ use super::session::{Merge, Session};
 use crate::model::NodeId;
 use crate::sqlite::store::{self, meta_key};
 
+/// Puts the capture of this database right, inside the caller's transaction.
+pub(in super::super) struct Watch<'a>(pub(in super::super) Option<&'a mut (dyn Recapture + 'static)>);
+
+impl Watch<'_> {
+    /// Notices what capture may have missed: the schema is another one than the triggers were last compared with, or
+    /// copies that waited can begin.
+    ///
+    /// # Errors
+    /// [`Error::Recapture`], or SQLite's.
+    pub(in super::super) fn notice_drift(&mut self, conn: &Connection) -> Result<(), Error> {
+        let waits = store::meta::<String>(conn, meta_key::MISSED)?.is_some() && !store::any_copy_unfinished(conn)?;
+        if waits || has_moved(conn)? { self.recapture(conn, false) } else { Ok(()) }
+    }
+
+    /// Captures what our own changes of the schema have made, where there were any.
+    ///
+    /// # Errors
+    /// [`Error::Recapture`], or SQLite's.
+    pub(in super::super) fn follow(&mut self, conn: &Connection) -> Result<(), Error> {
+        if has_moved(conn)? { self.recapture(conn, true) } else { Ok(()) }
+    }
+
+    fn recapture(&mut self, conn: &Connection, ours: bool) -> Result<(), Error> {
+        match &mut self.0 {
+            Some(recapture) => recapture.recapture(conn, ours).map_err(Error::Recapture),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the schema is another one than the triggers were last compared with, where there are any.
+fn has_moved(conn: &Connection) -> Result<bool, Error> {
+    let compared: Option<i64> = store::meta(conn, meta_key::SCHEMA_VERSION)?;
+    Ok(compared.is_some() && compared != Some(crate::sqlite::catalog::schema_version(conn)?))
+}
+
 /// What the applier keeps for merging, lent for one window.
 pub(in super::super) struct Both<'a> {
     pub(in super::super) us: NodeId,
     /// Made at the first window, and anew when the schema moved.
     pub(in super::super) index: &'a mut Option<LogIndex>,
-    pub(in super::super) recapture: Option<&'a mut (dyn Recapture + 'static)>,
 }
 
 impl<'a> Both<'a> {
-    /// Notices what capture may have missed: the schema is another one than the triggers were last compared with, or
-    /// copies that wait for it can begin.
-    ///
-    /// # Errors
-    /// [`Error::Recapture`], or SQLite's.
-    pub(in super::super) fn notice_drift(&mut self, conn: &Connection) -> Result<(), Error> {
-        let compared: Option<i64> = store::meta(conn, meta_key::SCHEMA_VERSION)?;
-        let moved = compared.is_some() && compared != Some(crate::sqlite::catalog::schema_version(conn)?);
-        let waits = store::meta::<String>(conn, meta_key::MISSED)?.is_some() && !store::any_copy_unfinished(conn)?;
-        match &mut self.recapture {
-            Some(recapture) if moved || waits => recapture.recapture(conn, false).map_err(Error::Recapture),
-            _ => Ok(()),
-        }
-    }
-
-    /// Captures what a migration of ours has made.
-    ///
-    /// # Errors
-    /// [`Error::Recapture`].
-    pub(in super::super) fn recapture(&mut self, conn: &Connection) -> Result<(), Error> {
-        match &mut self.recapture {
-            Some(recapture) => recapture.recapture(conn, true).map_err(Error::Recapture),
-            None => Ok(()),
-        }
-    }
-
     /// Begins to merge a window.
     ///
     /// # Errors

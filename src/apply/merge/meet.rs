@@ -165,6 +165,7 @@ pub(in super::super) fn keep(conn: &Connection, meeting: &Meeting) -> Result<(),
 }
 
 fn begin_copy(conn: &Connection, peer: NodeId) -> Result<(), Error> {
+    take_won(conn, peer)?;
     meta::set_meta(conn, &due(peer), 1)?;
     let mut copies = Copies::load(conn, peer)?;
     copies.begin_all_anew();

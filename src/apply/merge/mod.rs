@@ -33,7 +33,7 @@ mod versions;
 
 pub use decide::{MergeRules, Policies, Policy};
 pub use meet::{FromPeer, Meeting, ToPeer};
-pub(super) use both::Both;
+pub(super) use both::{Both, Watch};
 pub(super) use index::LogIndex;
 pub(super) use meet::{end_seed, keep, take_due, take_won};
 pub(super) use session::Merge;

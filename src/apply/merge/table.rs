@@ -8,7 +8,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode};
 use super::super::Error;
 use super::super::error::shown;
 use super::super::statement::Target;
-use crate::model::{Collation, IndexOrigin, Key, KeyShape, TableId, TableSchema, Value};
+use crate::model::{Collation, IndexOrigin, Key, TableId, TableSchema, Value};
 use crate::sqlite::row_sql::KeyQuery;
 use crate::sqlite::{self, Bind, ident, value_of};
 
@@ -34,7 +34,6 @@ pub(super) struct Shared {
     by_key: KeyQuery,
     /// Where in a local row each column of a peer's row is.
     wire_in_local: Vec<usize>,
-    key_in_local: Vec<usize>,
     insert_whole: String,
     insert_wire: String,
     replace_whole: String,
@@ -44,9 +43,6 @@ pub(super) struct Shared {
 
 impl Shared {
     /// What a peer's table is here.
-    ///
-    /// # Errors
-    /// A column's name that cannot be written as JSON, which none is.
     pub(super) fn new(target: &Target, captured: Option<TableId>) -> Self {
         let local = target.local.clone();
         let stored: Vec<&str> = local.wire_columns();
@@ -70,7 +66,6 @@ impl Shared {
             wire_columns: serde_json::json!(wire).to_string(),
             has_unique: local.indexes.iter().any(unique),
             by_key: KeyQuery::new(&local),
-            key_in_local: local.key_in_wire(),
             insert_whole: insert("ABORT", &stored),
             insert_wire: insert("ABORT", &here),
             replace_whole: insert("REPLACE", &stored),
@@ -99,11 +94,6 @@ impl Shared {
     /// Whether these rows say the same as a peer's.
     pub(super) fn is_same(&self, here: &[LocalRow], wire: &[Vec<Value>]) -> bool {
         here.len() == wire.len() && here.iter().zip(wire).all(|(here, wire)| is_identical(&self.as_wire(here), wire))
-    }
-
-    /// A row's key, in the row's own spelling.
-    pub(super) fn key_of(&self, row: &[Value]) -> Key {
-        Key(self.key_in_local.iter().map(|place| row[*place].clone()).collect())
     }
 
     /// Deletes every row that `IS` this key.
@@ -162,11 +152,6 @@ impl Shared {
             return Error::Row { table: self.name.clone(), key: shown(key), source };
         }
         source.into()
-    }
-
-    /// Whether rows of this table carry a rowid that nothing else names.
-    pub(super) fn is_keyed_by_rowid(&self) -> bool {
-        matches!(self.local.key, KeyShape::Rowid { .. })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::capture::source::TwoWay;
 use crate::capture::fixture::{Fixture, integers};
 use crate::capture::source::{ChangeSource, Error, ReadOutcome};
 use crate::codec;
@@ -32,7 +33,7 @@ fn the_entries_of_a_key_become_one_change_as_the_row_is_now() {
     assert_eq!(said.rows(Delete), [integers(&[2]), integers(&[3])]);
     assert_eq!((said.window.changes, said.window.end.last_part), (4, true));
     assert_eq!((said.window.end.to.position.seq, said.window.end.head), (8, 8));
-    assert!(matches!(db.read(), ReadOutcome::Nothing { head: 8 }));
+    assert!(matches!(db.read(), ReadOutcome::Nothing { head: 8, .. }));
 }
 
 #[test]
@@ -365,7 +366,7 @@ fn a_log_that_does_not_go_on_where_the_link_had_got_to_is_not_read() {
         let mut db = Fixture::new("CREATE TABLE t(id INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1), (2), (3)");
         let to = db.said().window.end.to;
         db.request.mark = Some((to.ts_ms, to.fingerprint));
-        assert!(matches!(db.read(), ReadOutcome::Nothing { head: 3 }));
+        assert!(matches!(db.read(), ReadOutcome::Nothing { head: 3, .. }));
         db.run("INSERT INTO t VALUES (4), (5)");
         db.run(gone);
         let error = db.reader.read(&db.request, &mut |_| Ok(())).expect_err(gone);

@@ -1,0 +1,14 @@
+//! The rules for both ways, on real databases: random histories of nodes that write, lose connections, prune, miss changes
+//! and are copied again; and the mutants of those rules, which must be caught.
+//!
+//! * [`world`]: nodes with their databases, and links that carry encoded frames in memory;
+//! * [`history`]: one random history, and what must hold at its end;
+//! * [`replay`]: histories of the model, as it exports them;
+//! * [`mutants`]: each rule left out once.
+
+mod history;
+mod link;
+mod node;
+mod oracle;
+mod random;
+mod world;
