@@ -26,7 +26,7 @@ mod catalog;
 mod checkpoint;
 mod copy;
 mod error;
-mod merge;
+pub(crate) mod merge;
 mod mirror;
 mod moves;
 mod protect;

@@ -6,6 +6,7 @@ use super::super::mirror::Frame;
 use super::super::{Error, Recapture, checkpoint};
 use super::index::LogIndex;
 use super::meet::{self, FOREVER};
+use super::mutant::{Mutant, left_out};
 use super::session::{Merge, Session};
 use crate::model::NodeId;
 use crate::sqlite::store::{self, meta_key};
@@ -21,6 +22,9 @@ impl Watch<'_> {
     /// [`Error::Recapture`], or SQLite's.
     pub(in super::super) fn notice_drift(&mut self, conn: &Connection) -> Result<(), Error> {
         let waits = store::meta::<String>(conn, meta_key::MISSED)?.is_some() && !store::any_copy_unfinished(conn)?;
+        if left_out(Mutant::ReaderDrift) {
+            return Ok(());
+        }
         if waits || has_moved(conn)? { self.recapture(conn, false) } else { Ok(()) }
     }
 
@@ -96,6 +100,6 @@ fn is_blind(conn: &Connection, frame: &Frame<'_>, seed_lost: bool) -> Result<boo
         meet::set_blind_until(conn, frame.peer, applied)?;
         until = applied;
     }
-    let missed = store::meta::<String>(conn, meta_key::MISSED)?.is_some();
-    Ok(applied < until || seed_lost || missed)
+    let missed = store::meta::<String>(conn, meta_key::MISSED)?.is_some() && !left_out(Mutant::ReaderDrift);
+    Ok((applied < until || seed_lost || missed) && !left_out(Mutant::BlindQuiet))
 }

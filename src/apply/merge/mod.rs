@@ -24,6 +24,7 @@ mod conflicts;
 mod decide;
 mod index;
 mod meet;
+pub(crate) mod mutant;
 mod place;
 mod range;
 mod session;

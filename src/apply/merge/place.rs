@@ -14,6 +14,7 @@ use super::super::Error;
 use super::conflicts::{Conflict, Loser, Why};
 use super::decide::is_concurrent;
 use super::index::Entry;
+use super::mutant::{Mutant, left_out};
 use super::session::Merge;
 use super::stage::{self, Accepted};
 use super::table::{Filled, LocalRow, Shared};
@@ -132,7 +133,7 @@ impl Merge<'_> {
         let normal = way.key.normal(&shared.collations);
         let Some(table) = shared.captured else { return Ok(()) };
         let of = KeyOf { table, key: &way.key, normal: &normal };
-        if !way.concurrent && !self.blind {
+        if !way.concurrent && !self.blind && !left_out(Mutant::LoudKnown) {
             // What it has become is still to come.
             if self.rules.forwards {
                 let version = self.ledger.fresh(self.index, 0);
@@ -148,6 +149,9 @@ impl Merge<'_> {
         }
         let incoming = if way.concurrent { 0 } else { change.version.ts_ms.max(0) };
         let local = way.entry.map_or(0, |entry| entry.version.ts_ms);
+        if left_out(Mutant::SilentDisplace) {
+            return Ok(());
+        }
         let version = self.ledger.own(self.index, incoming.max(local) + 1);
         self.ledger.append(self.conn, self.index, of, (Said::Deleted, version, None))
     }
@@ -159,10 +163,11 @@ impl Merge<'_> {
         let entry = self.index.get(self.conn, table, &normal)?;
         let of_range = change.version == Version::LOWEST;
         let fresh = self.ledger.fresh(self.index, 0);
+        let over_own = is_concurrent(entry.as_ref(), self.seen, self.peer) && !left_out(Mutant::NoEcho);
         let (version, via) = if of_range && (self.blind || self.copying_back) {
             (fresh, None)
-        } else if self.rules.forwards || is_concurrent(entry.as_ref(), self.seen, self.peer) {
-            let backwards = entry.is_some_and(|entry| entry.version >= change.version);
+        } else if self.rules.forwards || over_own {
+            let backwards = entry.is_some_and(|entry| entry.version >= change.version) && !left_out(Mutant::Backwards);
             (if of_range || backwards { fresh } else { change.version }, Some(self.peer))
         } else {
             return Ok(());
@@ -185,7 +190,7 @@ impl Merge<'_> {
             let conflict = self.conflict(shared, change, Why::UniqueValue, None);
             self.book.record(self.conn, &conflict, (&shared.columns, Some(row)))?;
         }
-        let Some(table) = shared.captured else { return Ok(()) };
+        let Some(table) = shared.captured.filter(|_| !left_out(Mutant::SilentReject)) else { return Ok(()) };
         let normal = change.key.normal(&shared.collations);
         let floor = change.version.ts_ms.saturating_add(2);
         let version = self.ledger.fresh(self.index, floor);

@@ -11,6 +11,7 @@ use super::super::rows::Writer;
 use super::super::statement::Target;
 use super::conflicts::{Loser, Why};
 use super::decide::is_concurrent;
+use super::mutant::{Mutant, left_out};
 use super::session::{Merge, cells, decode};
 use super::stage::Accepted;
 use super::table::Shared;
@@ -110,11 +111,11 @@ impl Merge<'_> {
             return Ok(());
         }
         let entry = self.entry(shared, &key)?;
-        let unseen = is_concurrent(entry.as_ref(), self.seen, self.peer);
+        let unseen = is_concurrent(entry.as_ref(), self.seen, self.peer) && !left_out(Mutant::ChunkBlind);
         let change = Accepted { version: Version::LOWEST, key, rows, before };
         let why = if replaces_lost { Why::LostHistory } else { Why::Repair };
         if unseen {
-            if replaces_lost && !change.rows.is_empty() {
+            if replaces_lost && !change.rows.is_empty() && !left_out(Mutant::ChunkQuiet) {
                 self.record(shared, &change, (Loser::Incoming, why), entry)?;
             }
             return Ok(());

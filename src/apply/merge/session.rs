@@ -12,6 +12,7 @@ use super::super::statement::Target;
 use super::conflicts::{Book, Conflict, Loser, Why};
 use super::decide::{MergeRules, Policy, is_concurrent, judge};
 use super::index::{Entry, LogIndex};
+use super::mutant::{Mutant, left_out};
 use super::stage::{self, Accepted};
 use super::table::{LocalRow, Shared};
 use super::versions::Ledger;
@@ -75,7 +76,9 @@ impl<'a> Merge<'a> {
         index: &'a mut LogIndex,
         session: Session<'a>,
     ) -> Result<Self, Error> {
-        index.absorb(conn)?;
+        if !left_out(Mutant::NoAbsorb) {
+            index.absorb(conn)?;
+        }
         stage::clear(conn)?;
         let Session { peer, peer_name, us, rules, seen, blind, seed_lost, copying_back, now_ms } = session;
         Ok(Self {
@@ -228,7 +231,8 @@ impl<'a> Merge<'a> {
         let differs = !shared.is_same(&before, &incoming.rows);
         let concurrent = entry.filter(|entry| is_concurrent(Some(entry), self.seen, self.peer));
         let policy = self.rules.policies.of(&shared.name);
-        let winner = concurrent.map(|entry| policy.incoming_wins(incoming.version, entry.version));
+        let wins = |entry: Entry| policy.incoming_wins(incoming.version, entry.version) || left_out(Mutant::NoVersion);
+        let winner = concurrent.map(wins);
         let verdict = judge(winner, differs, self.blind);
         let Incoming { version, key, rows } = incoming;
         let change = Accepted { version, key, rows, before };

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::super::Error;
 use super::index::{Entry, LogIndex};
+use super::mutant::{Mutant, left_out};
 use crate::model::{Key, NodeId, NormalKey, TableId, Version};
 use crate::sqlite::Bind;
 use crate::sqlite::store::{self, meta_key};
@@ -45,7 +46,7 @@ impl Ledger {
     /// SQLite's.
     pub(super) fn open(conn: &Connection, us: NodeId, now_ms: i64, index: &LogIndex) -> rusqlite::Result<Self> {
         let stored_hlc: i64 = store::meta(conn, meta_key::HLC)?.unwrap_or(0);
-        let hlc = stored_hlc.max(index.newest_ts());
+        let hlc = if left_out(Mutant::NoRaise) { stored_hlc } else { stored_hlc.max(index.newest_ts()) };
         Ok(Self { us, now_ms, hlc, stored_hlc, appended: 0 })
     }
 
@@ -99,7 +100,9 @@ impl Ledger {
         }
         statement.raw_execute()?;
         index.appended(conn, of.table, of.normal, &Entry { seq, version, via })?;
-        self.hlc = self.hlc.max(version.ts_ms);
+        if !left_out(Mutant::NoRaise) {
+            self.hlc = self.hlc.max(version.ts_ms);
+        }
         self.appended += 1;
         Ok(())
     }

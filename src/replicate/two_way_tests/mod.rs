@@ -8,6 +8,7 @@
 
 mod history;
 mod link;
+mod mutants;
 mod node;
 mod oracle;
 mod random;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::link::Link;
 use super::node::{Node, Shape};
+use crate::apply::merge::mutant::{Mutant, left_out};
 use crate::apply::{FromPeer, LinkRules, Meeting, MergeRules, Policies, Policy, ToPeer, Window};
 use crate::capture::source::{ChangeSource, ReadOutcome, ReadRequest, TwoWay};
 use crate::capture::CheckpointVerdict;
@@ -130,6 +131,13 @@ impl World {
             }
         }
         let (begin, commit) = (begin.expect("begin"), commit.expect("commit"));
+        let mut commit = commit;
+        if left_out(Mutant::NoSeen) {
+            commit.end.seen = 0;
+        }
+        if left_out(Mutant::AckOnly) {
+            commit.end.seen = crate::sqlite::store::applied_seq(&self.nodes[a].app, self.nodes[b].id).expect("read");
+        }
         let rules = self.rules(a, b);
         let (peer, peer_name) = (self.nodes[a].id, name(a));
         let node = &mut self.nodes[b];
@@ -228,7 +236,11 @@ impl World {
     /// Removes entries below `to`, if every peer that is connected has seen them.
     pub(super) fn prune(&mut self, at: usize, to: i64) {
         let node = &self.nodes[at];
-        if node.links.values().any(|link| link.up && to > link.seen) {
+        let safe = |(peer, link): (&usize, &Link)| match left_out(Mutant::PruneAcked) {
+            true => crate::sqlite::store::applied_seq(&self.nodes[*peer].app, node.id).expect("read"),
+            false => link.seen,
+        };
+        if node.links.iter().any(|(peer, link)| link.up && to > safe((peer, link))) {
             return;
         }
         node.app.execute("DELETE FROM __cdc_log WHERE seq < ?1", [to.min(node.head())]).expect("prune");
