@@ -86,6 +86,9 @@ impl Applier {
             tables,
             between_transactions: stored.between_transactions,
             windows: stored.windows,
+            seen: stored.seen,
+            copy_due: sqlite::store::copy_due(&self.conn, stored.peer)?,
+            union: merge::is_union(&self.conn, stored.peer)?,
             left,
         })
     }

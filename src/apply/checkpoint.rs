@@ -21,6 +21,12 @@ pub struct Held {
     pub between_transactions: bool,
     /// Windows applied, ever: how a test sees that none was applied twice.
     pub windows: u64,
+    /// Two-way: how far the peer had applied our log, by the newest window of its that is applied here.
+    pub seen: i64,
+    /// Two-way: whether everything of the peer's is to be copied, and nothing of it has come yet.
+    pub copy_due: bool,
+    /// Two-way: whether that copy, or the one under way, leaves what only this node has.
+    pub union: bool,
     /// Tables that the peer dropped and that stay here, for the link's `migrate_mode` is `safe`.
     pub left: Vec<String>,
 }
@@ -45,10 +51,11 @@ pub(super) struct Stored {
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) between_transactions: bool,
     pub(super) windows: u64,
+    pub(super) seen: i64,
 }
 
 const STORED: &str =
-    "SELECT peer, epoch, seq, ts, fingerprint, between_transactions, windows FROM main.__cdc_checkpoints";
+    "SELECT peer, epoch, seq, ts, fingerprint, between_transactions, windows, seen FROM main.__cdc_checkpoints";
 
 fn read_stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
     let checkpoint = match row.get::<_, Option<i64>>(1)? {
@@ -61,7 +68,7 @@ fn read_stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
     };
     let windows: i64 = row.get(6)?;
     let (peer, between_transactions) = (NodeId(row.get(0)?), row.get(5)?);
-    Ok(Stored { peer, checkpoint, between_transactions, windows: windows.cast_unsigned() })
+    Ok(Stored { peer, checkpoint, between_transactions, windows: windows.cast_unsigned(), seen: row.get(7)? })
 }
 
 /// What is stored for the node of that id.

@@ -38,7 +38,7 @@ pub(super) fn apply<'a, 'w: 'a>(
     let frame = Frame { peer, peer_name, rules, from, lost_history, end, copying_back, now_ms };
     let mut items: Items<'_, '_> = (&mut items).peekable();
     let begins_session = matches!(items.peek(), Some(Ok(WindowItem::Catalog)));
-    let lost = check_order(conn, &frame, begins_session)? && both.is_none();
+    let lost = check_order(conn, &frame, begins_session)?;
     if both.is_some() {
         watch.notice_drift(conn)?;
     }

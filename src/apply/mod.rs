@@ -39,5 +39,5 @@ mod window;
 pub use applier::Applier;
 pub use checkpoint::{Held, HeldTable};
 pub use error::{Error, SourceError};
-pub use merge::{FromPeer, Meeting, MergeRules, Policies, Policy, ToPeer};
+pub use merge::{FromPeer, How, Meeting, MergeRules, Policies, Policy, ToPeer};
 pub use window::{Applied, LinkRules, NeedRange, Recapture, TableStatus, Window};

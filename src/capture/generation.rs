@@ -10,8 +10,8 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::model::{IndexOrigin, TableId, TableSchema};
-use crate::sqlite::store;
+use crate::model::{IndexOrigin, Selection, TableId, TableSchema};
+use crate::sqlite::{ident, store};
 
 /// An index as a generation remembers it: those made by CREATE INDEX, for the others are in the table's own DDL.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -87,6 +87,19 @@ pub(super) fn index_notes(table: &TableSchema) -> Vec<IndexNote> {
         sql: index.sql.clone().unwrap_or_default(),
     };
     created.map(note).collect()
+}
+
+/// Whether any captured table of these holds a row.
+///
+/// # Errors
+/// As [`tables`].
+pub fn holds_rows(connection: &Connection, selection: &Selection) -> Result<bool, Error> {
+    for table in tables(connection)?.iter().filter(|table| selection.has(&table.schema_name)) {
+        if connection.prepare(&format!("SELECT 1 FROM main.{}", ident(&table.schema_name)))?.exists([])? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The newest generation of each captured table, by name.

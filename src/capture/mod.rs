@@ -57,7 +57,7 @@ pub use checkpoint::{CheckpointVerdict, judge_checkpoint, log_state};
 pub use ddl::run_ddl;
 pub use drift::{Reconciled, recapture, reconcile};
 pub use error::Error;
-pub use generation::{Generation, tables};
+pub use generation::{Generation, holds_rows, tables};
 pub use install::{Installed, install};
 pub use maintainer::Maintainer;
 pub use options::{CaptureOptions, Images, Retention, SkippedTable};

@@ -94,8 +94,9 @@ impl Wake {
     }
 
     /// Waits until there may be something new: since the last call of this, or, for the first one, since the start.
-    pub async fn changed(&mut self) {
-        let _ = time::timeout(self.poll, self.written.notified()).await;
+    /// Says whether the file system told of a write; otherwise it is only time to look again.
+    pub async fn changed(&mut self) -> bool {
+        time::timeout(self.poll, self.written.notified()).await.is_ok()
     }
 
     /// Whether the path leads to another file than at the start, or to none: an open connection would read the old one

@@ -17,6 +17,8 @@ use crate::model::{
 pub enum Frame {
     /// The first frame of each side.
     Hello(Hello),
+    /// The second frame of each side, where both send.
+    Verdict(Verdict),
     /// Begins a window.
     Begin(Begin),
     /// Something in the window.
@@ -68,6 +70,17 @@ pub struct Hello {
     pub on_divergence_resnapshot: bool,
 }
 
+/// What a node makes of what its peer says that it has applied of the node's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the log goes on from there.
+    pub known: bool,
+    /// Why this log did not produce it, where it did not; otherwise what follows is merely gone.
+    pub diverged: Option<String>,
+    /// The end of the log.
+    pub head: Checkpoint,
+}
+
 /// What a node holds of its peer's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
@@ -75,8 +88,10 @@ pub struct Held {
     pub checkpoint: Option<Checkpoint>,
     /// How far each table is copied.
     pub tables: Vec<HeldTable>,
-    /// Whether the copy that is under way replaces history that is lost.
+    /// Whether everything is to be copied, and nothing of it has come yet.
     pub lost_history: bool,
+    /// Whether that copy, or the one under way, leaves what only this node has.
+    pub union: bool,
 }
 
 /// How far one table is copied.
@@ -161,7 +176,7 @@ impl Frame {
     pub fn is_control(&self) -> bool {
         match self {
             Self::Ack(_) | Self::Need(_) | Self::Fault(_) => true,
-            Self::Hello(_) | Self::Begin(_) | Self::Item(_) | Self::Commit(_) | Self::Heartbeat(_) => false,
+            Self::Hello(_) | Self::Verdict(_) | Self::Begin(_) | Self::Item(_) | Self::Commit(_) | Self::Heartbeat(_) => false,
         }
     }
 

@@ -3,7 +3,7 @@
 //! What a batch holds is looked at where it is opened, by `codec::DecodedBatch`.
 
 use super::proto::{self, frame::Kind, value};
-use super::{Ack, Begin, Commit, Error, Frame, Heartbeat, Held, HeldTable, Hello, LogHello, Need};
+use super::{Ack, Begin, Commit, Error, Frame, Heartbeat, Held, HeldTable, Hello, LogHello, Need, Verdict};
 use crate::model::{
     Checkpoint, CopyState, Digest, EncodedBatch, Epoch, Key, NodeId, ObjectKind, Position, Range, RangeMode, Rows,
     RowsOp, SchemaKinds, SchemaObject, TableDef, TableId, TableProgress, Trouble, Value, WindowEnd, WindowItem,
@@ -20,6 +20,10 @@ impl TryFrom<proto::Frame> for Frame {
     fn try_from(frame: proto::Frame) -> Result<Self, Error> {
         Ok(match frame.kind.ok_or_else(missing("it is of an unknown kind"))? {
             Kind::Hello(hello) => Self::Hello(hello.try_into()?),
+            Kind::Verdict(proto::Verdict { known, diverged, head }) => {
+                let diverged = (!diverged.is_empty()).then_some(diverged);
+                Self::Verdict(Verdict { known, diverged, head: checkpoint(head)? })
+            }
             Kind::Begin(begin) => Self::Begin(Begin {
                 number: begin.number,
                 from: position(begin.from)?,
@@ -79,6 +83,7 @@ impl TryFrom<proto::Held> for Held {
             checkpoint: held.checkpoint.map(|found| checkpoint(Some(found))).transpose()?,
             tables: all(held.tables)?,
             lost_history: held.lost_history,
+            union: held.union,
         })
     }
 }

@@ -31,7 +31,7 @@ pub use address::Address;
 pub use channel::{Connection, FrameSink, FrameStream, pair};
 pub use client::{DialOptions, dial};
 pub use error::Error;
-pub use frame::{Ack, Begin, Commit, Frame, Heartbeat, Held, HeldTable, Hello, LogHello, Need};
+pub use frame::{Ack, Begin, Commit, Frame, Heartbeat, Held, HeldTable, Hello, LogHello, Need, Verdict};
 pub use parts::{FRAME_BYTES_MAX, PART_BYTES_MAX};
 pub use server::{Listener, bind, serve};
 pub use spool::{SPOOL_MEMORY_BYTES_MAX, Spool, Spooled};

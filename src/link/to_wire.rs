@@ -1,7 +1,7 @@
 //! Our nouns as the messages of `link.proto`. [`super::from_wire`] is the way back.
 
 use super::proto::{self, frame::Kind, value};
-use super::{Ack, Begin, Commit, Frame, Heartbeat, Held, HeldTable, Hello, Need};
+use super::{Ack, Begin, Commit, Frame, Heartbeat, Held, HeldTable, Hello, Need, Verdict};
 use crate::model::{
     Checkpoint, CopyState, Digest, EncodedBatch, Key, ObjectKind, Position, Range, RangeMode, Rows, RowsOp,
     SchemaObject, TableDef, TableId, Value, WindowItem,
@@ -11,6 +11,11 @@ impl From<&Frame> for Kind {
     fn from(frame: &Frame) -> Self {
         match frame {
             Frame::Hello(hello) => Self::Hello(hello.into()),
+            Frame::Verdict(Verdict { known, diverged, head }) => Self::Verdict(proto::Verdict {
+                known: *known,
+                diverged: diverged.clone().unwrap_or_default(),
+                head: Some((*head).into()),
+            }),
             Frame::Begin(begin) => Self::Begin(begin.into()),
             Frame::Item(item) => item.into(),
             Frame::Commit(commit) => Self::Commit(commit.into()),
@@ -79,6 +84,7 @@ impl From<&Held> for proto::Held {
             checkpoint: held.checkpoint.map(Into::into),
             tables: held.tables.iter().map(Into::into).collect(),
             lost_history: held.lost_history,
+            union: held.union,
         }
     }
 }

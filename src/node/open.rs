@@ -8,16 +8,17 @@ use anyhow::{Context as _, Result};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::apply::{Applier, LinkRules};
+use crate::apply::{Applier, How, LinkRules, MergeRules, Policies, Policy, Recapture, SourceError};
 use crate::capture::reader::LogReader;
 use crate::capture::wake::Wake;
 use crate::capture::{self, CaptureOptions, Installed, Maintainer};
 use crate::config::{self, LinkConfig, NodeConfig};
 use crate::migrate;
-use crate::model::{Fault, NodeId};
+use crate::model::{Clock, Fault, NodeId, Selection};
 use crate::replicate::backoff::Backoff;
 use crate::replicate::copies::RangeBounds;
 use crate::replicate::feed::{Feed, Shelf};
+use crate::replicate::meeting::Seed;
 use crate::replicate::sender::WindowShape;
 use crate::replicate::session::LinkSettings;
 use crate::sqlite::Db;
@@ -59,7 +60,15 @@ pub async fn open(config: &Arc<NodeConfig>, board: &Board, surroundings: &Surrou
         open_capture(config, board, surroundings, &mut opened).await?;
     }
     if let Some(applier) = &opened.applier {
-        opened.id = applier.call(|applier| applier.node()).await?;
+        let merges = config.merges();
+        let recapture = InThisDatabase { options: capture_options(config), clock: Arc::clone(&surroundings.clock) };
+        let node = applier.call(move |applier| {
+            if merges {
+                applier.set_recapture(Box::new(recapture));
+            }
+            applier.node()
+        });
+        opened.id = node.await?;
     }
     board.set_node(opened.id);
     Ok(opened)
@@ -159,11 +168,63 @@ pub fn link_settings(config: &NodeConfig, link: &LinkConfig, our_id: NodeId) -> 
             selection: link.selection(),
             protect: link.protect,
             user_triggers: link.user_triggers,
-            adopt: false,
-            merge: None,
+            adopt: config.merges(),
+            merge: config.merges().then(|| merge_rules(config, link)),
         }),
+        policies: policy_words(link),
+        seed: link.seed.as_ref().map(seed),
         resnapshot_on_divergence: link.on_divergence == config::OnDivergence::Resnapshot,
         spool_dir: config.spool_folder(),
         peers_log_here: false,
+    }
+}
+
+/// Where changes are merged: who wins, and whether they go on to others.
+fn merge_rules(config: &NodeConfig, link: &LinkConfig) -> MergeRules {
+    let policy = |found: &config::Policy| match found {
+        config::Policy::LastWriteWins => Policy::LastWriteWins,
+        config::Policy::Prefer(name) => Policy::Prefer { name: name.clone(), ours: *name == config.name },
+    };
+    let of_tables = |(glob, found): (&String, &config::Policy)| {
+        let tables = Selection::new(std::slice::from_ref(glob), &[]).expect("globs were validated");
+        (tables, policy(found))
+    };
+    MergeRules {
+        forwards: config.links.len() > 1,
+        policies: Policies { default: policy(&link.policy), tables: link.policy_tables.iter().map(of_tables).collect() },
+        clock_skew_max_ms: i64::try_from(link.max_clock_skew.as_millis()).unwrap_or(i64::MAX),
+    }
+}
+
+/// The policies of a link in words that are the same at both ends.
+fn policy_words(link: &LinkConfig) -> String {
+    let word = |found: &config::Policy| match found {
+        config::Policy::LastWriteWins => "last_write_wins".to_owned(),
+        config::Policy::Prefer(name) => format!("prefer {name}"),
+    };
+    let tables = link.policy_tables.iter().map(|(glob, found)| format!("; {glob}: {}", word(found)));
+    format!("{}{}", word(&link.policy), tables.collect::<String>())
+}
+
+fn seed(found: &config::Seed) -> Seed {
+    match found {
+        config::Seed::Node(winner) => Seed { winner: winner.clone(), how: How::Replace },
+        config::Seed::Merge { prefer } => Seed { winner: prefer.clone(), how: How::Union },
+    }
+}
+
+/// Puts the capture of a node's database right inside its applier's transactions.
+struct InThisDatabase {
+    options: CaptureOptions,
+    clock: Arc<dyn Clock>,
+}
+
+impl Recapture for InThisDatabase {
+    fn recapture(&mut self, conn: &rusqlite::Connection, ours: bool) -> Result<(), SourceError> {
+        let reconciled = capture::recapture(conn, &self.options, &*self.clock, ours)?;
+        for note in &reconciled.notes {
+            tracing::info!("{note}");
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{Ended, Parts};
 use crate::capture::reader::LogReader;
@@ -17,6 +17,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Entries that consumers have acknowledged and that are worth a write of ours even while the application is busy: the
 /// log would grow by some 30 MiB otherwise.
 const PRUNE_BUSY_AT_ENTRIES: i64 = 500_000;
+
+/// When the database is looked at again after an event, first and last: from what a sync takes on a fast disk to what it
+/// takes on a slow one that is busy.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(256);
 
 /// Starts the tasks.
 pub(super) fn start(
@@ -54,12 +59,18 @@ pub(super) async fn watch_file(parts: Parts) {
 }
 
 /// Turns file-system events into ticks, where a commit stands behind them.
+///
+/// SQLite writes the WAL first, then syncs it, and only then lets others see the commit, of which no event tells. So after
+/// an event the database is looked at again for a while, ever more seldom.
 async fn notice(parts: Parts, feed: Arc<Feed<LogReader>>, mut wake: Wake, changed: watch::Sender<u64>) {
     let mut last = None;
+    let mut again = LOOK_AGAIN_MAX;
     loop {
+        let following = again < LOOK_AGAIN_MAX;
         tokio::select! {
             () = parts.stop.cancelled() => return,
-            () = wake.changed() => {}
+            written = wake.changed() => if written { again = LOOK_AGAIN_MIN },
+            () = sleep(again), if following => again *= 2,
         }
         if wake.replaced() {
             tracing::warn!("the database file was replaced by another: open that one");

@@ -84,7 +84,7 @@ pub enum Manner {
 }
 
 /// The copies of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Copies {
     /// Every table that the receiver has or will have once the windows sent so far are applied.
     known: BTreeMap<TableId, Option<TableCopy>>,
@@ -93,6 +93,7 @@ pub struct Copies {
     manner: Manner,
     /// Whether everything is copied again, the tables of the first catalog too.
     anew: bool,
+    mode: RangeMode,
 }
 
 impl Copies {
@@ -107,7 +108,12 @@ impl Copies {
             }
         };
         let known = held.iter().map(|table| (table.progress.table, copy(table))).collect();
-        Self { known, formerly: BTreeMap::new(), manner, anew }
+        Self { known, formerly: BTreeMap::new(), manner, anew, mode: RangeMode::Exact }
+    }
+
+    /// Leaves what only the receiver has.
+    pub fn in_mode(self, mode: RangeMode) -> Self {
+        Self { mode, ..self }
     }
 
     /// The copy of a table that the receiver does not have.
@@ -183,7 +189,7 @@ impl Copies {
             how,
             rows_max: bounds.rows_max,
             bytes_max: bounds.bytes_max,
-            mode: RangeMode::Exact,
+            mode: self.mode,
             lost_history: copy.lost_history,
         })
     }

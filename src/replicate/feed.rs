@@ -159,6 +159,17 @@ pub enum Next {
     },
 }
 
+/// Tells the feed how far its consumers are.
+#[derive(Clone)]
+pub struct Acknowledger(watch::Sender<BTreeMap<String, i64>>);
+
+impl Acknowledger {
+    /// A consumer needs nothing of the log up to here any more.
+    pub fn acknowledge(&self, consumer: &str, seq: i64) {
+        self.0.send_modify(|all| *all.entry(consumer.to_owned()).or_default() = seq);
+    }
+}
+
 /// The reader of one database, shared by its links.
 pub struct Feed<S: ChangeSource> {
     shelf: Db<Shelf<S>>,
@@ -280,7 +291,12 @@ impl<S: ChangeSource> Feed<S> {
 
     /// A consumer has durably applied the log up to here.
     pub fn acknowledge(&self, consumer: &str, seq: i64) {
-        self.acknowledged.send_modify(|all| *all.entry(consumer.to_owned()).or_default() = seq);
+        self.acknowledger().acknowledge(consumer, seq);
+    }
+
+    /// The same for whoever has no feed.
+    pub fn acknowledger(&self) -> Acknowledger {
+        Acknowledger(self.acknowledged.clone())
     }
 
     /// How far each consumer that was heard of has applied the log; ticks at each acknowledgement.

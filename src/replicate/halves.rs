@@ -9,8 +9,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use super::receiver::{Arrived, Assembly, Receiver, WINDOWS_WAITING_MAX, unfinished};
-use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, WindowShape};
+use super::receiver::{Arrival, Assembly, Receiver, WINDOWS_WAITING_MAX, unfinished};
+use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, Start, WindowShape};
 use super::session::{End, agree};
 use crate::capture::source::ChangeSource;
 use crate::link::{self, Frame, FrameSink, FrameStream, Heartbeat, Hello};
@@ -27,7 +27,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Halves {
     tasks: JoinSet<Result<(), Error>>,
     answers: Option<mpsc::Sender<Answer>>,
-    windows: Option<mpsc::Sender<Arrived>>,
+    windows: Option<mpsc::Sender<Arrival>>,
+    two_way: bool,
     assembly: Assembly,
     receive_status: Option<LinkHandle>,
     clock: Arc<dyn Clock>,
@@ -38,13 +39,14 @@ impl Halves {
     pub(super) async fn start<S: ChangeSource>(
         end: &End<S>,
         sink: &FrameSink,
-        (theirs, ours): (&Hello, &crate::apply::Held),
+        (theirs, ours, start): (&Hello, &crate::apply::Held, Option<Start>),
         stop: &CancellationToken,
     ) -> Result<Self, Error> {
         let mut halves = Self {
             tasks: JoinSet::new(),
             answers: None,
             windows: None,
+            two_way: end.two_way(theirs).is_some(),
             assembly: Assembly::new(&end.settings.spool_dir),
             receive_status: end.receive_status.clone(),
             clock: Arc::clone(&end.clock),
@@ -57,14 +59,18 @@ impl Halves {
             epoch: None,
             clock: Arc::clone(&end.clock),
         };
-        if let Some(feed) = &end.feed {
-            let start = end.start(feed, theirs).await?;
+        if let (Some(feed), Some(start)) = (&end.feed, start) {
             heart.epoch = Some(start.from.position.epoch);
-            let held = theirs.held.as_ref().map_or(&[][..], |held| &held.tables);
+            let held = theirs.held.as_ref().filter(|_| start.held_counts).map_or(&[][..], |held| &held.tables);
             let compression = agree(end.settings.compression, &theirs.compressions);
             let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
-            feed.meet(&end.settings.peer_name, theirs.node, start.from.position).await?;
-            let to = super::sender::Receiver { name: &end.settings.peer_name, start, held, two_way: None };
+            let two_way = end.two_way(theirs);
+            let kept_from = if two_way.is_some() { Position { seq: ours.seen, ..start.from.position } } else { start.from.position };
+            feed.meet(&end.settings.peer_name, theirs.node, kept_from).await?;
+            if two_way.is_some() {
+                feed.acknowledge(&end.settings.peer_name, ours.seen);
+            }
+            let to = super::sender::Receiver { name: &end.settings.peer_name, start, held, two_way };
             let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
             let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
             halves.answers = Some(answers);
@@ -84,6 +90,7 @@ impl Halves {
                 status: status.clone(),
                 unfinished: unfinished(&ours.tables),
                 sent: heart.sent.clone(),
+                seen_by_peer: end.feed.as_ref().filter(|_| end.two_way(theirs).is_some()).map(|feed| feed.acknowledger()),
                 clock: Arc::clone(&end.clock),
             };
             let stop = halves.children.clone();
@@ -141,12 +148,16 @@ impl Halves {
                 let windows =
                     self.windows.as_ref().ok_or(Error::Protocol { what: "a window to an end that only sends" })?;
                 windows
-                    .try_send(arrived)
+                    .try_send(Arrival::Window(Box::new(arrived)))
                     .map_err(|_| Error::Protocol { what: "more windows than it may have in flight" })
             }
             Frame::Ack(ack) => self.answer(Answer::Ack(ack)),
             Frame::Need(need) => self.answer(Answer::Need(need)),
             Frame::Heartbeat(heartbeat) => {
+                if let Some(windows) = self.windows.as_ref().filter(|_| self.two_way) {
+                    // In order with the windows. Where the queue is full, a later one says the same or more.
+                    let _ = windows.try_send(Arrival::Seen(heartbeat.seen));
+                }
                 if let Some(status) = &self.receive_status {
                     status.heartbeat(Heard {
                         head: heartbeat.head,
@@ -158,7 +169,7 @@ impl Halves {
                 Ok(())
             }
             Frame::Fault(trouble) => Err(Error::Peer(trouble)),
-            Frame::Hello(_) => Err(Error::Protocol { what: "a second Hello" }),
+            Frame::Hello(_) | Frame::Verdict(_) => Err(Error::Protocol { what: "a second Hello" }),
         }
     }
 
@@ -193,8 +204,8 @@ impl Heart {
                 _ = every.tick() => {}
             }
             self.show();
-            let SenderState { head, behind_since_ms, .. } = self.state().unwrap_or_default();
-            let heartbeat = Heartbeat { head, seen: 0, now_ms: self.clock.now_ms(), behind_since_ms };
+            let SenderState { head, seen, behind_since_ms, .. } = self.state().unwrap_or_default();
+            let heartbeat = Heartbeat { head, seen, now_ms: self.clock.now_ms(), behind_since_ms };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 sent = self.sink.data(Frame::Heartbeat(heartbeat)) => sent?,

@@ -5,7 +5,7 @@
 //! has none. If one direction is lost, it is copied again. If nobody knows any more who had seen what, because both are
 //! lost, or one is and the other's copy is unfinished, it is a first contact: one end's content wins.
 
-use crate::apply::{FromPeer, ToPeer};
+use crate::apply::{FromPeer, How, ToPeer};
 use crate::model::{Checkpoint, NodeId, Trouble};
 
 /// What is known of one end.
@@ -23,8 +23,37 @@ pub struct Side {
     pub head: Checkpoint,
     /// Whether its database holds no row of the link's tables.
     pub empty: bool,
-    /// Which node's content wins a first contact, as its config says.
-    pub seed: Option<String>,
+    /// Whether its log did not produce what the other end has applied of it: it was restored from a backup.
+    pub restored: bool,
+    /// How a first contact goes, as its config says.
+    pub seed: Option<Seed>,
+}
+
+/// How a first contact of two full databases goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seed {
+    /// Whose rows win where both have one.
+    pub winner: String,
+    /// Whether what only one has stays.
+    pub how: How,
+}
+
+impl Seed {
+    /// As Hello has it: the winner's name, or `merge:` and the name.
+    pub fn word(&self) -> String {
+        match self.how {
+            How::Replace => self.winner.clone(),
+            How::Union => format!("merge:{}", self.winner),
+        }
+    }
+
+    /// What [`Self::word`] made.
+    pub fn of_word(word: &str) -> Self {
+        match word.strip_prefix("merge:") {
+            Some(winner) => Self { winner: winner.to_owned(), how: How::Union },
+            None => Self { winner: word.to_owned(), how: How::Replace },
+        }
+    }
 }
 
 /// What was decided for one end.
@@ -42,12 +71,13 @@ pub struct Decided {
 /// A first contact of two databases that both hold rows, and nobody said whose win.
 pub fn decide(us: &Side, them: &Side) -> Result<Decided, Trouble> {
     let all_unknown = (us.lost || us.unfinished) && (them.lost || them.unfinished);
-    if (us.lost || them.lost) && all_unknown {
-        let we_win = winner(us, them)? == us.node;
+    if us.restored || them.restored || ((us.lost || them.lost) && all_unknown) {
+        let (winner, how) = winner(us, them)?;
         let head = them.head;
-        return Ok(match we_win {
-            true => Decided { from_peer: FromPeer::SeedWon { head }, to_peer: ToPeer::CopiedAgain },
-            false => Decided { from_peer: FromPeer::SeedLost { head }, to_peer: ToPeer::GoesOn },
+        let to_peer = if winner == us.node || how == How::Union { ToPeer::CopiedAgain } else { ToPeer::GoesOn };
+        return Ok(match winner == us.node {
+            true => Decided { from_peer: FromPeer::SeedWon { head, how }, to_peer },
+            false => Decided { from_peer: FromPeer::SeedLost { head, how }, to_peer },
         });
     }
     Ok(Decided {
@@ -56,30 +86,58 @@ pub fn decide(us: &Side, them: &Side) -> Result<Decided, Trouble> {
     })
 }
 
-fn winner(us: &Side, them: &Side) -> Result<NodeId, Trouble> {
+fn winner(us: &Side, them: &Side) -> Result<(NodeId, How), Trouble> {
+    if let Some(restored) = [us, them].into_iter().find(|side| side.restored) {
+        return after_restore(us, them, restored);
+    }
     match (us.empty, them.empty) {
-        (true, true) => return Ok(us.node.min(them.node)),
-        (true, false) => return Ok(them.node),
-        (false, true) => return Ok(us.node),
+        (true, true) => return Ok((us.node.min(them.node), How::Replace)),
+        (true, false) => return Ok((them.node, How::Replace)),
+        (false, true) => return Ok((us.node, How::Replace)),
         (false, false) => {}
     }
-    let named = |name: &String| [us, them].into_iter().find(|side| side.name == *name).map(|side| side.node);
-    match (us.seed.as_ref().and_then(named), them.seed.as_ref().and_then(named)) {
-        (Some(ours), Some(theirs)) if ours != theirs => Err(trouble(
-            "seed_differs",
-            format!("\"{}\" and \"{}\" each name another node whose content wins", us.name, them.name),
-            "let `seed` name the same node at both ends",
-        )),
-        (Some(named), _) | (None, Some(named)) => Ok(named),
-        (None, None) => Err(trouble(
+    agreed(us, them)?.ok_or_else(|| {
+        trouble(
             "seed_needed",
             format!(
                 "the databases of \"{}\" and \"{}\" both hold rows, and nobody knows any more who had seen what",
                 us.name, them.name
             ),
-            "say whose content wins by `seed: <node name>` on both ends of the link; what it overwrites is kept as \
-             conflicts",
+            "say whose rows win, at both ends of the link: `seed: <node name>`, or `seed: merge` with `seed_prefer` to \
+             keep what only one has; what is overwritten is kept as conflicts",
+        )
+    })
+}
+
+/// Only the other end holds what a restored database lost, so only it may win.
+fn after_restore(us: &Side, them: &Side, restored: &Side) -> Result<(NodeId, How), Trouble> {
+    match agreed(us, them)? {
+        Some((winner, how)) if winner != restored.node && !(us.restored && them.restored) => Ok((winner, how)),
+        _ => Err(trouble(
+            "divergence",
+            format!(
+                "the log of \"{}\" did not produce what the other end has applied of it: its database was restored from \
+                 a backup, lost its last commits or was made anew",
+                restored.name
+            ),
+            "only the other end holds what was lost: let its name be `seed` at both ends of the link",
         )),
+    }
+}
+
+/// What both configs say, or the one that says anything.
+fn agreed(us: &Side, them: &Side) -> Result<Option<(NodeId, How)>, Trouble> {
+    let named = |seed: &Seed| {
+        let winner = [us, them].into_iter().find(|side| side.name == seed.winner)?;
+        Some((winner.node, seed.how))
+    };
+    match (us.seed.as_ref().and_then(named), them.seed.as_ref().and_then(named)) {
+        (Some(ours), Some(theirs)) if ours != theirs => Err(trouble(
+            "seed_differs",
+            format!("the configs of \"{}\" and \"{}\" say different things of a first contact", us.name, them.name),
+            "let `seed` and `seed_prefer` be the same at both ends",
+        )),
+        (ours, theirs) => Ok(ours.or(theirs)),
     }
 }
 
@@ -95,7 +153,7 @@ mod tests {
     fn side(node: i64, lost: bool, unfinished: bool) -> Side {
         let position = Position { epoch: Epoch(node), seq: node * 10 };
         let head = Checkpoint { position, ts_ms: 1, fingerprint: 1 };
-        Side { node: NodeId(node), name: format!("n{node}"), lost, unfinished, head, empty: false, seed: None }
+        Side { node: NodeId(node), name: format!("n{node}"), lost, unfinished, head, empty: false, restored: false, seed: None }
     }
 
     #[test]
@@ -111,13 +169,39 @@ mod tests {
             let mut a = side(1, first.0, first.1);
             let mut b = side(2, second.0, second.1);
             assert_eq!(decide(&a, &b).expect_err("nobody said").code, "seed_needed");
-            b.seed = Some("n2".to_owned());
-            assert_eq!(decide(&a, &b).expect("decided").from_peer, FromPeer::SeedLost { head: b.head });
-            assert_eq!(decide(&b, &a).expect("decided").from_peer, FromPeer::SeedWon { head: a.head });
-            a.seed = Some("n1".to_owned());
+            b.seed = Some(Seed::of_word("n2"));
+            assert_eq!(decide(&a, &b).expect("decided").from_peer, FromPeer::SeedLost { head: b.head, how: How::Replace });
+            assert_eq!(decide(&b, &a).expect("decided").from_peer, FromPeer::SeedWon { head: a.head, how: How::Replace });
+            a.seed = Some(Seed::of_word("n1"));
             assert_eq!(decide(&a, &b).expect_err("they differ").code, "seed_differs");
             b.empty = true;
             assert_eq!(decide(&a, &b).expect("decided").to_peer, ToPeer::CopiedAgain, "an empty one has nothing to win");
         }
+    }
+    #[test]
+    fn a_restored_database_never_wins() {
+        let mut a = Side { restored: true, ..side(1, false, false) };
+        let b = side(2, false, false);
+        assert_eq!(decide(&a, &b).expect_err("nobody said").code, "divergence");
+        a.seed = Some(Seed::of_word("n1"));
+        assert_eq!(decide(&a, &b).expect_err("it lost something").code, "divergence");
+        a.seed = Some(Seed::of_word("n2"));
+        assert_eq!(decide(&b, &a).expect("decided").to_peer, ToPeer::CopiedAgain);
+        assert!(matches!(decide(&a, &b).expect("decided").from_peer, FromPeer::SeedLost { .. }));
+    }
+
+    #[test]
+    fn a_merge_copies_both_ways() {
+        let a = Side { seed: Some(Seed::of_word("merge:n1")), ..side(1, true, false) };
+        let b = side(2, true, false);
+        for (us, them) in [(&a, &b), (&b, &a)] {
+            let decided = decide(us, them).expect("decided");
+            assert_eq!(decided.to_peer, ToPeer::CopiedAgain);
+            assert!(matches!(
+                decided.from_peer,
+                FromPeer::SeedWon { how: How::Union, .. } | FromPeer::SeedLost { how: How::Union, .. }
+            ));
+        }
+        assert_eq!(Seed::of_word(&a.seed.clone().expect("one").word()), a.seed.expect("one"));
     }
 }

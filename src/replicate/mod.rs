@@ -18,6 +18,7 @@ pub mod backoff;
 pub mod copies;
 pub mod cq_link;
 pub mod cq_source;
+mod both_ways;
 mod error;
 pub mod feed;
 mod halves;

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::feed::Acknowledger;
 use super::sender::{SenderState, WINDOWS_IN_FLIGHT_MAX};
 use crate::apply::{Applied, Applier, HeldTable, LinkRules, SourceError, TableStatus, Window};
 use crate::link::{Ack, Begin, Commit, Frame, FrameSink, Need, Spool, Spooled};
@@ -28,6 +29,14 @@ pub struct Arrived {
     items: Spooled,
     commit: Commit,
     copy: CopyPiece,
+}
+
+/// What comes from a peer, in its order.
+pub enum Arrival {
+    /// A window.
+    Window(Box<Arrived>),
+    /// Between windows: how far the peer had applied our log.
+    Seen(i64),
 }
 
 /// What a window brings of a copy, to be counted.
@@ -113,6 +122,8 @@ pub struct Receiver {
     pub status: LinkHandle,
     /// The peer's tables that are not copied whole yet.
     pub unfinished: BTreeSet<TableId>,
+    /// Who is told what the peer has seen of our log, where both ends write.
+    pub seen_by_peer: Option<Acknowledger>,
     /// What is sent to the peer, where both ends write.
     pub sent: Option<watch::Receiver<SenderState>>,
     /// Tells the time.
@@ -124,7 +135,7 @@ impl Receiver {
     ///
     /// # Errors
     /// A window could not be applied; nothing of it is there then.
-    pub async fn run(mut self, mut windows: mpsc::Receiver<Arrived>, stop: CancellationToken) -> Result<(), Error> {
+    pub async fn run(mut self, mut windows: mpsc::Receiver<Arrival>, stop: CancellationToken) -> Result<(), Error> {
         loop {
             let arrived = tokio::select! {
                 biased;
@@ -132,7 +143,8 @@ impl Receiver {
                 arrived = windows.recv() => arrived,
             };
             match arrived {
-                Some(arrived) => self.apply(arrived).await?,
+                Some(Arrival::Window(arrived)) => self.apply(*arrived).await?,
+                Some(Arrival::Seen(seen)) => self.seen(seen),
                 None => return Ok(()),
             }
         }
@@ -152,7 +164,15 @@ impl Receiver {
             self.sink.control(Frame::Need(need))?;
         }
         self.sink.control(Frame::Ack(Ack { number, position: applied.checkpoint.position }))?;
+        self.seen(applied.seen);
         self.report(&applied, head, last_part).await
+    }
+
+    /// What the peer has seen of our log, and what its later windows therefore have too, may be pruned.
+    fn seen(&self, seen: i64) {
+        if let Some(acknowledger) = &self.seen_by_peer {
+            acknowledger.acknowledge(&self.peer_name, seen);
+        }
     }
 
     async fn apply_blocking(&self, arrived: Arrived) -> Result<Applied, Error> {

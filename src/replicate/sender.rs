@@ -17,7 +17,7 @@ use super::feed::{Feed, Next, SharedWindow};
 use crate::capture::source::{ChangeSource, CopyStep, ReadRequest, TwoWay};
 use crate::codec::Compression;
 use crate::link::{Ack, Begin, Commit, Frame, FrameSink, HeldTable, Hello, Need};
-use crate::model::{Checkpoint, Position, SchemaKinds, Selection};
+use crate::model::{Checkpoint, Position, RangeMode, SchemaKinds, Selection};
 use crate::telemetry::failpoint;
 
 /// Unacknowledged bytes at most: enough to fill a fast link for longer than a round trip, and what a receiver that
@@ -85,6 +85,10 @@ pub struct Start {
     pub from: Checkpoint,
     /// Whether what is between the checkpoint and `from` is lost, so that everything is copied.
     pub lost_history: bool,
+    /// Whether that leaves what only the receiver has.
+    pub union: bool,
+    /// Whether what the receiver said of its copies still holds: where a first contact was settled since, it does not.
+    pub held_counts: bool,
     /// The log's end when the session began.
     pub head: i64,
 }
@@ -149,9 +153,13 @@ impl<S: ChangeSource> Sender<S> {
     pub fn new(feed: Arc<Feed<S>>, sink: FrameSink, shape: WindowShape, to: Receiver<'_>) -> Self {
         let Receiver { name, start, held, two_way } = to;
         let manner = if two_way.is_some() { Manner::Merged } else { Manner::Mirrored };
-        let copies = Copies::new(held, start.lost_history, manner);
+        let mode = if start.union { RangeMode::Union } else { RangeMode::Exact };
+        let copies = Copies::new(held, start.lost_history, manner).in_mode(mode);
         let acknowledged = start.from.position.seq;
-        feed.acknowledge(name, acknowledged);
+        // Where both ends write, what the peer has seen counts, not what it has applied.
+        if two_way.is_none() {
+            feed.acknowledge(name, acknowledged);
+        }
         let state = SenderState { acknowledged, head: start.head, ..SenderState::default() };
         Self {
             feed,
@@ -235,6 +243,10 @@ impl<S: ChangeSource> Sender<S> {
 
     /// Reads and sends one window. Returns whether there may be more to read at once.
     async fn send_next(&mut self, step: Option<CopyStep>) -> Result<bool, Error> {
+        if step.is_some() {
+            // Before the range is read: from here on what the peer's ranges change is said as our own.
+            self.note(|state| state.copied = false);
+        }
         let mut low = step.as_ref().and_then(|step| step.low.clone());
         let table = step.as_ref().map(|step| step.table);
         let (mut window, mut read_now) = match self.feed.next(self.request(step)).await? {
@@ -297,7 +309,7 @@ impl<S: ChangeSource> Sender<S> {
         let end = window.read.end.clone();
         self.sent = end.to;
         self.catalog = Some(window.read.catalog);
-        self.note(|state| state.head = end.head);
+        self.note(|state| (state.head, state.seen) = (end.head, end.seen));
         self.in_flight.push_back(InFlight {
             number: self.number,
             bytes: window.spooled.bytes(),
@@ -331,7 +343,9 @@ impl<S: ChangeSource> Sender<S> {
                     return Err(Error::Protocol { what: "an acknowledgement for a window that was not next" });
                 }
                 self.copies.acknowledged(ack.number);
-                self.feed.acknowledge(&self.consumer, ack.position.seq);
+                if self.two_way.is_none() {
+                    self.feed.acknowledge(&self.consumer, ack.position.seq);
+                }
                 self.note(|state| {
                     state.acknowledged = ack.position.seq;
                     state.acks += 1;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::feed::Feed;
 use super::halves::Halves;
+use super::meeting::Seed;
 use super::receiver::held_table;
 use super::sender::{Start, WindowShape};
 use crate::apply::{Applier, LinkRules};
@@ -48,6 +49,10 @@ pub struct LinkSettings {
     pub resnapshot_on_divergence: bool,
     /// Where windows are spooled.
     pub spool_dir: PathBuf,
+    /// Two-way: who wins which table's conflicts, in words that both ends must have alike.
+    pub policies: String,
+    /// Two-way: how a first contact of two full databases goes.
+    pub seed: Option<Seed>,
     /// Whether the peer logs into the same place, so that a failure which it tells of is there already.
     pub peers_log_here: bool,
 }
@@ -140,7 +145,7 @@ impl<S: ChangeSource> End<S> {
         greeting: Option<Hello>,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let Connection { sink, stream, local, .. } = connection;
+        let Connection { sink, stream, local, .. } = &mut *connection;
         let held = self.held().await?;
         sink.data(Frame::Hello(self.hello(&held, *local).await?)).await?;
         let theirs = match greeting {
@@ -148,6 +153,8 @@ impl<S: ChangeSource> End<S> {
             None => read_hello(stream).await?,
         };
         self.check(&theirs)?;
+        let start = self.agree(connection, &theirs).await?;
+        let Connection { sink, stream, .. } = connection;
         let held = match &self.applier {
             Some(applier) => {
                 let (name, id) = (theirs.name.clone(), theirs.node);
@@ -159,7 +166,7 @@ impl<S: ChangeSource> End<S> {
         for status in self.statuses() {
             status.connected(true);
         }
-        let halves = Halves::start(self, sink, (&theirs, &held), stop).await?;
+        let halves = Halves::start(self, sink, (&theirs, &held, start), stop).await?;
         halves.run(stream, stop).await
     }
 
@@ -196,9 +203,9 @@ impl<S: ChangeSource> End<S> {
             receives: self.receives(),
             tables: (globs.0.to_vec(), globs.1.to_vec()),
             kinds: self.settings.rules.kinds,
-            policies: String::new(),
-            seed: None,
-            empty: held.as_ref().is_none_or(|held| held.tables.is_empty()),
+            policies: self.settings.policies.clone(),
+            seed: self.settings.seed.as_ref().map(Seed::word),
+            empty: self.is_empty().await?,
             compressions: compressions(self.settings.compression, local),
             held: held.as_ref().map(hello_held),
             log,
@@ -248,14 +255,14 @@ impl<S: ChangeSource> End<S> {
         Ok(())
     }
 
-    /// Where sending begins, by what the receiver holds.
-    pub(super) async fn start(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Start, Error> {
+    /// Where sending one way begins, by what the receiver holds.
+    pub(super) async fn start_one_way(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Start, Error> {
         let state = feed.log_state().await?;
         let head = state.head.position.seq;
-        let anew = Start { from: state.head, lost_history: true, head };
+        let anew = Start { from: state.head, lost_history: true, union: false, head, held_counts: true };
         let Some(checkpoint) = theirs.held.as_ref().and_then(|held| held.checkpoint) else { return Ok(anew) };
         match feed.judge(checkpoint).await? {
-            CheckpointVerdict::Known => Ok(Start { from: checkpoint, lost_history: false, head }),
+            CheckpointVerdict::Known => Ok(Start { from: checkpoint, lost_history: false, union: false, head, held_counts: true }),
             CheckpointVerdict::CutOff => {
                 tracing::info!(
                     peer = theirs.name,
@@ -282,7 +289,12 @@ impl<S: ChangeSource> End<S> {
 }
 
 fn hello_held(held: &crate::apply::Held) -> Held {
-    Held { checkpoint: held.checkpoint, tables: held.tables.iter().map(for_hello).collect(), lost_history: false }
+    Held {
+        checkpoint: held.checkpoint,
+        tables: held.tables.iter().map(for_hello).collect(),
+        lost_history: held.copy_due,
+        union: held.union,
+    }
 }
 
 fn for_hello(table: &crate::apply::HeldTable) -> HeldTable {

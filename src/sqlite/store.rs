@@ -76,6 +76,8 @@ pub mod meta_key {
     pub const COPY_DUE: &str = "copy_due:";
     /// 1, with the peer's id at its end: that copy is a seed which this end loses.
     pub const SEED_LOST: &str = "seed_lost:";
+    /// 1, with the peer's id at its end: the copy of its tables leaves what only this end has.
+    pub const UNION: &str = "union:";
     /// 1, with the peer's id at its end: a first contact that this end won, and the peer's catalog has not come yet.
     pub const SEED_WON: &str = "seed_won:";
     /// Text, JSON: tables, by id, that capture may have missed changes of, and whose copies wait for one into this node.

@@ -10,6 +10,15 @@ use crate::sqlite::store::{self as meta, meta_key};
 /// Blind until a window says otherwise.
 pub(in super::super) const FOREVER: i64 = i64::MAX;
 
+/// How a first contact joins two databases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The loser becomes what the winner is.
+    Replace,
+    /// Rows that only one of them has stay, at both; where they differ, the winner's.
+    Union,
+}
+
 /// What becomes of what the peer sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromPeer {
@@ -24,11 +33,15 @@ pub enum FromPeer {
     SeedLost {
         /// The head of its log.
         head: Checkpoint,
+        /// Whether what only we have stays.
+        how: How,
     },
-    /// A first contact that we win: its log up to here counts as seen, and nothing is copied.
+    /// A first contact that we win: its log up to here counts as seen, and nothing is copied, or only what we lack.
     SeedWon {
         /// The head of its log.
         head: Checkpoint,
+        /// Whether what only the peer has comes.
+        how: How,
     },
 }
 
@@ -52,6 +65,8 @@ pub struct Meeting {
     pub from_peer: FromPeer,
     /// What we send.
     pub to_peer: ToPeer,
+    /// The end of our log.
+    pub our_head: i64,
 }
 
 /// What is kept of a peer besides its checkpoint.
@@ -106,6 +121,30 @@ pub(in super::super) fn take_won(conn: &Connection, peer: NodeId) -> rusqlite::R
     take(conn, &format!("{}{}", meta_key::SEED_WON, peer.0))
 }
 
+fn union(peer: NodeId) -> String {
+    format!("{}{}", meta_key::UNION, peer.0)
+}
+
+/// Whether the copy of a peer's tables leaves what only this end has.
+///
+/// # Errors
+/// SQLite's.
+pub(in super::super) fn is_union(conn: &Connection, peer: NodeId) -> rusqlite::Result<bool> {
+    Ok(meta::meta::<i64>(conn, &union(peer))?.is_some())
+}
+
+fn set_union(conn: &Connection, peer: NodeId, how: How) -> rusqlite::Result<()> {
+    match how {
+        How::Union => meta::set_meta(conn, &union(peer), 1),
+        How::Replace => take(conn, &union(peer)).map(drop),
+    }
+}
+
+fn stored_seen(conn: &Connection, peer: NodeId) -> rusqlite::Result<i64> {
+    let sql = "SELECT seen FROM main.__cdc_checkpoints WHERE peer = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([peer.0], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
 /// Whether a seed runs that we lose.
 ///
 /// # Errors
@@ -114,11 +153,12 @@ pub(in super::super) fn seed_lost(conn: &Connection, peer: NodeId) -> rusqlite::
     Ok(meta::meta::<i64>(conn, &seed_lost_key(peer))?.is_some())
 }
 
-/// A seed that we lose is whole.
+/// Every copy of the peer's is whole: a seed is, too.
 ///
 /// # Errors
 /// SQLite's.
 pub(in super::super) fn end_seed(conn: &Connection, peer: NodeId) -> rusqlite::Result<()> {
+    take(conn, &union(peer))?;
     take(conn, &seed_lost_key(peer)).map(drop)
 }
 
@@ -134,22 +174,37 @@ pub(in super::super) fn keep(conn: &Connection, meeting: &Meeting) -> Result<(),
     let Meeting { peer, from_peer, to_peer, .. } = meeting;
     let head = match from_peer {
         FromPeer::GoesOn => None,
-        FromPeer::CopiedAgain { head } | FromPeer::SeedLost { head } | FromPeer::SeedWon { head } => Some(head),
+        FromPeer::CopiedAgain { head } | FromPeer::SeedLost { head, .. } | FromPeer::SeedWon { head, .. } => Some(head),
     };
     if let Some(head) = head {
-        let (name, seen) = (meeting.peer_name.as_str(), 0);
+        let name = meeting.peer_name.as_str();
+        // A first contact: all of our log up to here counts as seen, which a peer's windows say from now on.
+        let seen = match from_peer {
+            FromPeer::SeedLost { .. } | FromPeer::SeedWon { .. } => meeting.our_head,
+            FromPeer::CopiedAgain { .. } | FromPeer::GoesOn => stored_seen(conn, *peer)?,
+        };
         store(conn, &Reached { peer: *peer, name, checkpoint: head, seen, between_transactions: false })?;
     }
     match from_peer {
         FromPeer::GoesOn => {}
-        FromPeer::CopiedAgain { .. } => begin_copy(conn, *peer)?,
-        FromPeer::SeedLost { .. } => {
+        FromPeer::CopiedAgain { .. } => {
             begin_copy(conn, *peer)?;
+            set_union(conn, *peer, How::Replace)?;
+        }
+        FromPeer::SeedLost { how, .. } => {
+            begin_copy(conn, *peer)?;
+            set_union(conn, *peer, *how)?;
             meta::set_meta(conn, &seed_lost_key(*peer), 1)?;
             set_copy_start(conn, *peer, 0)?;
         }
-        FromPeer::SeedWon { .. } => {
+        FromPeer::SeedWon { how: How::Union, .. } => {
+            begin_copy(conn, *peer)?;
+            set_union(conn, *peer, How::Union)?;
+            take(conn, &seed_lost_key(*peer))?;
+        }
+        FromPeer::SeedWon { how: How::Replace, .. } => {
             take(conn, &due(*peer))?;
+            set_union(conn, *peer, How::Replace)?;
             take(conn, &seed_lost_key(*peer))?;
             let mut copies = Copies::load(conn, *peer)?;
             copies.end_all();

@@ -107,7 +107,7 @@ impl Merge<'_> {
                 Some(entry) if way.concurrent => policy.incoming_wins(change.version, entry.version),
                 _ => true,
             };
-            if !ways.iter().all(loses) {
+            if self.only_adds || !ways.iter().all(loses) {
                 return Ok(Placed::Rejected);
             }
             for way in ways {

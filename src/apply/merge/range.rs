@@ -33,6 +33,8 @@ impl Merge<'_> {
     pub(in super::super) fn range(&mut self, target: &Target, range: &Range, replaces_lost: bool) -> Result<(), Error> {
         self.place_all()?;
         let shared = self.shared_of(target);
+        // What the winner of a first contact lacks comes; what it has stays.
+        self.only_adds = range.mode == RangeMode::Union && !self.seed_lost;
         if self.is_untouched(&shared, target, range)? {
             let writer = Writer { conn: self.conn, target, firing: false };
             let written = copy::apply_range(&writer, range)?;
@@ -58,7 +60,9 @@ impl Merge<'_> {
             let key = Key(target.key_places.iter().map(|place| rows[0][*place].clone()).collect());
             self.range_key(&shared, target, (key, rows), replaces_lost)?;
         }
-        self.place_all()
+        self.place_all()?;
+        self.only_adds = false;
+        Ok(())
     }
 
     /// Whether a range can be written as it is: nothing is here, nothing was, and nothing of it is to be logged.
@@ -114,6 +118,10 @@ impl Merge<'_> {
         let unseen = is_concurrent(entry.as_ref(), self.seen, self.peer) && !left_out(Mutant::ChunkBlind);
         let change = Accepted { version: Version::LOWEST, key, rows, before };
         let why = if replaces_lost { Why::LostHistory } else { Why::Repair };
+        if self.only_adds && !change.before.is_empty() {
+            // The other end records what it gives up when our rows come there.
+            return Ok(());
+        }
         if unseen {
             if replaces_lost && !change.rows.is_empty() && !left_out(Mutant::ChunkQuiet) {
                 self.record(shared, &change, (Loser::Incoming, why), entry)?;

@@ -55,6 +55,8 @@ pub(in super::super) struct Merge<'a> {
     now_ms: i64,
     tables: HashMap<TableId, Rc<Shared>>,
     pub(super) written: Written,
+    /// Whether rows of a range give way to whatever is here.
+    pub(super) only_adds: bool,
     /// Whether the trigger stands that notes whose rows are in the way.
     pub(super) noting: bool,
 }
@@ -97,6 +99,7 @@ impl<'a> Merge<'a> {
             now_ms,
             tables: HashMap::new(),
             written: Written::default(),
+            only_adds: false,
             noting: false,
         })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::link::Link;
 use super::node::{Node, Shape};
 use crate::apply::merge::mutant::{Mutant, left_out};
-use crate::apply::{FromPeer, LinkRules, Meeting, MergeRules, Policies, Policy, ToPeer, Window};
+use crate::apply::{FromPeer, How, LinkRules, Meeting, MergeRules, Policies, Policy, ToPeer, Window};
 use crate::capture::source::{ChangeSource, ReadOutcome, ReadRequest, TwoWay};
 use crate::capture::CheckpointVerdict;
 use crate::codec::Compression;
@@ -15,7 +15,7 @@ use crate::link::{Frame, HeldTable};
 use crate::migrate::Mode;
 use crate::model::{Clock, SchemaKinds, Selection};
 use crate::replicate::copies::{Copies, Manner, RangeBounds};
-use crate::replicate::meeting::{self, Side};
+use crate::replicate::meeting::{self, Seed, Side};
 
 /// Times of a history begin here, so that no clock is ever below 0.
 pub(super) const BEGINNING_MS: i64 = 1_000_000;
@@ -49,7 +49,7 @@ impl World {
         for (a, b) in world.edges.clone() {
             for (x, y) in [(a, b), (b, a)] {
                 let head = world.nodes[y].maintainer.log_state().expect("log").head;
-                world.agree(x, y, FromPeer::SeedWon { head }, ToPeer::GoesOn);
+                world.agree(x, y, FromPeer::SeedWon { head, how: How::Replace }, ToPeer::GoesOn);
                 let sent = world.nodes[x].maintainer.log_state().expect("log").head;
                 world.nodes[x].links.insert(y, Link::at(sent));
             }
@@ -59,7 +59,8 @@ impl World {
 
     fn agree(&mut self, at: usize, peer: usize, from_peer: FromPeer, to_peer: ToPeer) {
         let (peer, peer_name) = (self.nodes[peer].id, name(peer));
-        self.nodes[at].applier.meet(&Meeting { peer, peer_name, from_peer, to_peer }).expect("meet");
+        let our_head = self.nodes[at].head();
+        self.nodes[at].applier.meet(&Meeting { peer, peer_name, from_peer, to_peer, our_head }).expect("meet");
     }
 
     /// Sets every clock.
@@ -230,7 +231,8 @@ impl World {
             },
         };
         let head = node.maintainer.log_state().expect("log").head;
-        Side { node: id, name: our_name, lost, unfinished, head, empty: false, seed: Some(name(winner)) }
+        let seed = Some(Seed { winner: name(winner), how: How::Replace });
+        Side { node: id, name: our_name, lost, unfinished, head, empty: false, restored: false, seed }
     }
 
     /// Removes entries below `to`, if every peer that is connected has seen them.

@@ -1,0 +1,157 @@
+//! How the two ends of a link that both send begin: each tells what it makes of the other's checkpoint, both decide alike
+//! from that, and keep what they decided before any window flows.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::meeting::{self, Decided, Seed, Side};
+use super::sender::Start;
+use super::session::End;
+use super::{Error, feed::Feed};
+use crate::apply::{FromPeer, How, Meeting};
+use crate::capture::source::{ChangeSource, TwoWay};
+use crate::capture::{self, CheckpointVerdict, Maintainer};
+use crate::link::{self, Connection, Frame, FrameStream, Hello, Verdict};
+use crate::model::{CopyState, Trouble};
+
+/// How long an end waits for the other's verdict: it may be installing, or copying a database's worth of progress.
+const VERDICT_WAIT: Duration = Duration::from_secs(30);
+
+impl<S: ChangeSource> End<S> {
+    /// What windows to this peer say besides, where both ends send.
+    pub(super) fn two_way(&self, theirs: &Hello) -> Option<TwoWay> {
+        let both = self.sends() && self.receives() && theirs.sends && theirs.receives;
+        both.then_some(TwoWay { peer: theirs.node, yields: self.settings.our_id > theirs.node })
+    }
+
+    /// Whether no row of the link's tables is here.
+    pub(super) async fn is_empty(&self) -> Result<bool, Error> {
+        let Some(feed) = &self.feed else { return Ok(true) };
+        let selection = std::sync::Arc::clone(&self.settings.shape.selection);
+        let look = move |maintainer: &mut Maintainer| capture::holds_rows(maintainer.connection(), &selection);
+        Ok(!feed.maintainer().call(look).await??)
+    }
+
+    /// Agrees with the peer on where sending begins, where this end sends.
+    ///
+    /// # Errors
+    /// What stands between the two, or the connection's.
+    pub(super) async fn agree(&self, connection: &mut Connection, theirs: &Hello) -> Result<Option<Start>, Error> {
+        let Some(feed) = &self.feed else { return Ok(None) };
+        if self.two_way(theirs).is_none() {
+            return self.start_one_way(feed, theirs).await.map(Some);
+        }
+        if theirs.policies != self.settings.policies {
+            return Err(Error::Mismatch(Trouble {
+                code: "policies".to_owned(),
+                message: format!(
+                    "conflicts would be decided differently: here by {}, at \"{}\" by {}",
+                    self.settings.policies, theirs.name, theirs.policies
+                ),
+                hint: "let `policy` and `policy_tables` be the same at both ends of the link".to_owned(),
+            }));
+        }
+        let ours = self.verdict(feed, theirs).await?;
+        connection.sink.data(Frame::Verdict(ours.clone())).await?;
+        let verdict = read_verdict(&mut connection.stream).await?;
+        self.keep(theirs, &ours, &verdict).await.map(Some)
+    }
+
+    async fn verdict(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Verdict, Error> {
+        let (known, diverged) = match theirs.held.as_ref().and_then(|held| held.checkpoint) {
+            None => (false, None),
+            Some(checkpoint) => match feed.judge(checkpoint).await? {
+                CheckpointVerdict::Known => (true, None),
+                CheckpointVerdict::CutOff => (false, None),
+                CheckpointVerdict::Diverged { why } => (false, Some(why)),
+            },
+        };
+        Ok(Verdict { known, diverged, head: feed.log_state().await?.head })
+    }
+
+    /// Decides as the peer does, and keeps it.
+    async fn keep(&self, theirs: &Hello, our: &Verdict, their: &Verdict) -> Result<Start, Error> {
+        let Some(applier) = &self.applier else { return Err(Error::Protocol { what: "a verdict one way" }) };
+        let (name, id) = (theirs.name.clone(), theirs.node);
+        let held = applier.call(move |applier| applier.held(&name, Some(id))).await??;
+        let unfinished = |due: bool, mut states: Box<dyn Iterator<Item = &CopyState> + '_>| {
+            due || states.any(|state| *state != CopyState::Done)
+        };
+        let at_theirs = theirs.held.as_ref();
+        let theirs_of_ours = at_theirs.is_some_and(|held| {
+            unfinished(held.lost_history, Box::new(held.tables.iter().map(|table| &table.progress.state)))
+        });
+        let ours_of_theirs = unfinished(held.copy_due, Box::new(held.tables.iter().map(|table| &table.progress.state)));
+        let us = Side {
+            node: self.settings.our_id,
+            name: self.settings.our_name.clone(),
+            lost: !our.known,
+            restored: our.diverged.is_some(),
+            unfinished: theirs_of_ours,
+            head: our.head,
+            empty: self.is_empty().await?,
+            seed: self.settings.seed.clone(),
+        };
+        let them = Side {
+            node: theirs.node,
+            name: theirs.name.clone(),
+            lost: !their.known,
+            restored: their.diverged.is_some(),
+            unfinished: ours_of_theirs,
+            head: their.head,
+            empty: theirs.empty,
+            seed: theirs.seed.as_deref().map(Seed::of_word),
+        };
+        let ours = meeting::decide(&us, &them).map_err(Error::Mismatch)?;
+        let at_them = meeting::decide(&them, &us).map_err(Error::Mismatch)?;
+        self.tell(&them.name, &ours);
+        let Decided { from_peer, to_peer } = ours;
+        let meeting =
+            Meeting { peer: theirs.node, peer_name: theirs.name.clone(), from_peer, to_peer, our_head: our.head.position.seq };
+        applier.call(move |applier| applier.meet(&meeting)).await??;
+        start(at_them, our, at_theirs)
+    }
+
+    fn tell(&self, peer: &str, decided: &Decided) {
+        match decided.from_peer {
+            FromPeer::GoesOn => {}
+            FromPeer::CopiedAgain { .. } => tracing::info!(peer, "what the peer changed is no longer in its log: copied again"),
+            FromPeer::SeedLost { how: How::Replace, .. } => {
+                tracing::warn!(peer, "first contact: the peer's rows win; what they overwrite is kept as conflicts");
+            }
+            FromPeer::SeedWon { how: How::Replace, .. } => tracing::info!(peer, "first contact: our rows win"),
+            FromPeer::SeedLost { how: How::Union, .. } | FromPeer::SeedWon { how: How::Union, .. } => {
+                tracing::info!(peer, "first contact: the rows of both are merged");
+            }
+        }
+    }
+}
+
+/// Where sending begins, by what the receiver decided.
+fn start(at_them: Decided, our: &Verdict, held: Option<&link::Held>) -> Result<Start, Error> {
+    let head = our.head.position.seq;
+    let at_head = |lost_history, how| {
+        Ok(Start { from: our.head, lost_history, union: how == How::Union, held_counts: false, head })
+    };
+    match at_them.from_peer {
+        FromPeer::CopiedAgain { .. } => at_head(true, How::Replace),
+        FromPeer::SeedLost { how, .. } => at_head(true, how),
+        FromPeer::SeedWon { how, .. } => at_head(how == How::Union, how),
+        FromPeer::GoesOn => {
+            let held = held.ok_or(Error::Protocol { what: "a two-way peer that holds nothing" })?;
+            let from = held.checkpoint.ok_or(Error::Protocol { what: "a two-way peer without a checkpoint" })?;
+            Ok(Start { from, lost_history: held.lost_history, union: held.union, held_counts: true, head })
+        }
+    }
+}
+
+async fn read_verdict(stream: &mut FrameStream) -> Result<Verdict, Error> {
+    let silent = Error::Silent { what: "verdict", seconds: VERDICT_WAIT.as_secs() };
+    match timeout(VERDICT_WAIT, stream.next()).await.map_err(|_| silent)?? {
+        Some(Frame::Verdict(verdict)) => Ok(verdict),
+        Some(Frame::Fault(trouble)) => Err(Error::Peer(trouble)),
+        Some(_) => Err(Error::Protocol { what: "something else before the verdict" }),
+        None => Err(Error::Link(link::Error::Closed { peer: "the peer".to_owned() })),
+    }
+}
