@@ -231,3 +231,71 @@ async fn moved(sent: &mut Option<watch::Receiver<SenderState>>) {
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Begin, Commit};
+    use crate::model::{Checkpoint, EncodedBatch, Rows, RowsOp, SystemClock, TableId, WindowEnd, WindowItem};
+
+    /// A slow line on which one frame already takes longer than the silence that counts as a lost connection.
+    const LINE_BYTES_PER_SECOND: u64 = 64_000;
+    const ROW_BYTES: usize = 8 << 20;
+
+    fn receiving() -> (Halves, mpsc::Receiver<Arrived>) {
+        let (windows, arrived) = mpsc::channel(WINDOWS_WAITING_MAX);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        let halves = Halves {
+            tasks,
+            answers: None,
+            windows: Some(windows),
+            assembly: Assembly::new(&std::env::temp_dir()),
+            receive_status: None,
+            clock: Arc::new(SystemClock),
+            children: CancellationToken::new(),
+        };
+        (halves, arrived)
+    }
+
+    fn window_of_one_large_row() -> [Frame; 3] {
+        let at = Checkpoint { position: Position { epoch: Epoch(1), seq: 0 }, ts_ms: 0, fingerprint: 0 };
+        let end = WindowEnd {
+            to: at,
+            head: 0,
+            seen: 0,
+            whole: true,
+            last_part: true,
+            markers: Vec::new(),
+            sequences: Vec::new(),
+            user_version: None,
+            application_id: None,
+        };
+        let batch = EncodedBatch { rows: 1, codes: vec![0], data: vec![7; ROW_BYTES].into() };
+        [
+            Frame::Begin(Begin { number: 1, from: at.position, lost_history: false, catalog: false }),
+            Frame::Item(WindowItem::Rows(Rows { table: TableId(1), op: RowsOp::Upsert, batch })),
+            Frame::Commit(Commit { number: 1, end }),
+        ]
+    }
+
+    /// A frame counted as the only sign of life: a row that the line carried for longer than the silence limit broke the
+    /// connection off, each time anew, and never arrived.
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_takes_longer_than_the_silence_limit_arrives_over_a_slow_line() {
+        let (sink, mut stream) = link::slow_line(LINE_BYTES_PER_SECOND);
+        let (mut halves, mut windows) = receiving();
+        for frame in window_of_one_large_row() {
+            sink.data(frame).await.expect("room");
+        }
+        let (stop, begun) = (CancellationToken::new(), Instant::now());
+        tokio::select! {
+            ended = halves.pump(&mut stream, &stop) => panic!("the connection counts as lost: {ended:?}"),
+            arrived = windows.recv() => assert!(arrived.is_some()),
+        }
+        assert!(begun.elapsed() > 4 * SILENCE_MAX, "it took {:?}", begun.elapsed());
+        // Silence counts as ever.
+        let ended = halves.pump(&mut stream, &stop).await;
+        assert!(matches!(ended, Err(Error::Silent { .. })), "{ended:?}");
+    }
+}
