@@ -30,11 +30,13 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// Whether its peers run in this process, so that what one of them says of a failure is in the log already.
     pub peers_log_here: bool,
+    /// What stops it, where it is to stop at the same instant as others that have the same. `None`: one of its own.
+    pub stop: Option<CancellationToken>,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), peers_log_here: false }
+        Self { clock: Arc::new(SystemClock), peers_log_here: false, stop: None }
     }
 }
 
@@ -104,7 +106,7 @@ impl Node {
         let sockets = Sockets::bind(&config).await?;
         let opened =
             open::open(&config, &board, surroundings).await.with_context(|| config.database.display().to_string())?;
-        let stop = CancellationToken::new();
+        let stop = surroundings.stop.clone().unwrap_or_default();
         let parts = Parts {
             config: Arc::clone(&config),
             board: board.clone(),
@@ -170,11 +172,6 @@ impl Node {
     /// The node's database thread for what it receives.
     pub fn applier(&self) -> Option<&Db<Applier>> {
         self.parts.applier.as_ref()
-    }
-
-    /// Tells everything to stop, and does not wait: for two nodes that should not take each other's end for a failure.
-    pub fn begin_to_stop(&self) {
-        self.parts.stop.cancel();
     }
 
     /// Stops after the transaction at hand. Returns whether everything ended within the grace period; what did not is
