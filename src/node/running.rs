@@ -120,7 +120,9 @@ impl Node {
         let mut tasks = JoinSet::new();
         tasks.spawn(control::serve(owner.socket().to_owned(), parts.clone()));
         start_links(&parts, &opened, sockets.link, &mut tasks)?;
-        cloudquery::serve(&parts, &mut tasks).await?;
+        if let Some(listener) = sockets.cloudquery {
+            cloudquery::serve(&parts, listener, &mut tasks);
+        }
         if let Some(listener) = sockets.admin {
             let serving = admin::serve_http(listener, board.clone(), stop.clone());
             tasks.spawn(async move {
@@ -197,6 +199,7 @@ impl Node {
 struct Sockets {
     link: Option<Listener>,
     admin: Option<TcpListener>,
+    cloudquery: Option<crate::cloudquery::server::Listener>,
 }
 
 impl Sockets {
@@ -209,7 +212,11 @@ impl Sockets {
             Some(address) => Some(admin::http::bind(address).await?),
             None => None,
         };
-        Ok(Self { link, admin })
+        let cloudquery = match &config.cloudquery_listen {
+            Some(address) => Some(cloudquery::bind(address).await?),
+            None => None,
+        };
+        Ok(Self { link, admin, cloudquery })
     }
 }
 

@@ -63,6 +63,8 @@ fn a_port_that_is_taken_is_named_whoever_wants_it() {
     refused(&place, 1, "run --config {d}/source.yaml", &[&taken, "is taken", "`listen`"]);
     config(&format!("listen: 127.0.0.1:{}\nadmin: {{ listen: {taken} }}\n", free_port()));
     refused(&place, 1, "run --config {d}/source.yaml", &[&taken, "admin.listen", "taken"]);
+    config(&format!("listen: 127.0.0.1:{}\ncloudquery: {{ listen: {taken} }}\n", free_port()));
+    refused(&place, 1, "run --config {d}/source.yaml", &[&taken, "cloudquery.listen", "another process"]);
     let objects = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_\\_cdc%' ESCAPE '\\'";
     let installed: i64 = open_reader(&place.source()).query_row(objects, [], |row| row.get(0)).unwrap();
     assert_eq!(installed, 0, "the database was touched before the port was known to be free");
