@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
@@ -19,6 +19,8 @@ use crate::telemetry::{Heard, LinkHandle, LinkState};
 
 /// How often each end says that it is there.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// The same of an end that only receives: it has no news of a log, so all that hangs on it is [`SILENCE_MAX`].
+const HEARTBEAT_OF_RECEIVER_EVERY: Duration = Duration::from_secs(5);
 /// Silence after which a connection counts as lost. Heartbeats keep their order with the data, so on a slow line the part
 /// of a frame is the sign of life: at 64 kB/s there is one every 16 s.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -179,8 +181,8 @@ struct Heart {
 
 impl Heart {
     async fn beat(mut self, stop: CancellationToken) -> Result<(), Error> {
-        let mut every = interval(HEARTBEAT_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let every = if self.sent.is_some() { HEARTBEAT_EVERY } else { HEARTBEAT_OF_RECEIVER_EVERY };
+        let mut next = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -188,7 +190,7 @@ impl Heart {
                     self.show();
                     continue;
                 }
-                _ = every.tick() => {}
+                () = sleep_until(next) => next = Instant::now() + self.clock.until_beat(every),
             }
             self.show();
             let SenderState { head, behind_since_ms, .. } = self.state().unwrap_or_default();
