@@ -19,7 +19,7 @@ use crate::replicate::feed::Feed;
 use crate::replicate::runner::{Meeting, Runner};
 use crate::replicate::session::{End, LinkSettings};
 use crate::sqlite::Db;
-use crate::telemetry::{Board, Direction};
+use crate::telemetry::{Board, Direction, LinkHandle};
 
 use super::{Opened, cloudquery, control, listener, open, upkeep};
 
@@ -238,6 +238,9 @@ fn start_links(parts: &Parts, opened: &Opened, socket: Option<Listener>, tasks: 
         tasks.spawn(Runner { end: end(parts, opened, link), meeting, stop, broken }.run());
     }
     if let Some(socket) = socket {
+        if !parts.peers_log_here {
+            tracing::info!(address = %socket.local_address(), "listening");
+        }
         listener::start(socket, waiting, &parts.config.name, (&parts.stop, tasks));
     }
     Ok(())
@@ -254,6 +257,8 @@ async fn end_with(parts: Parts, broken: CancellationToken) {
 fn end(parts: &Parts, opened: &Opened, link: &LinkConfig) -> End<LogReader> {
     let status =
         |wanted: bool, direction| wanted.then(|| parts.board.link(&link.name, direction, link.peer.as_deref()));
+    // Where both ends are here, the one that receives tells how it goes.
+    let sending = |status: LinkHandle| if parts.peers_log_here { status.quietly() } else { status };
     let (sends, receives) = (link.directions.sends(), link.directions.receives());
     End {
         settings: LinkSettings {
@@ -262,7 +267,7 @@ fn end(parts: &Parts, opened: &Opened, link: &LinkConfig) -> End<LogReader> {
         },
         feed: opened.feed.clone().filter(|_| sends),
         applier: opened.applier.clone().filter(|_| receives),
-        send_status: status(sends, Direction::Send),
+        send_status: status(sends, Direction::Send).map(sending),
         receive_status: status(receives, Direction::Receive),
         clock: Arc::clone(&parts.clock),
     }

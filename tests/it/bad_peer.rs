@@ -7,7 +7,7 @@ use crate::{
     support::{
         Place, open, open_reader,
         pair::{Options, Pair, running},
-        process::{free_port, http_get},
+        process::{free_port, http_get, status},
         wait::until,
     },
 };
@@ -103,6 +103,18 @@ fn a_poisoned_row_is_named_on_both_sides_until_the_operator_acts() {
         let behind = link["changes_behind"].as_i64().is_some_and(|changes| changes > 0);
         if behind && link["state"] == "halted" { Ok(()) } else { Err(body) }
     });
+    // Each looks again every few seconds, and says nothing new of it.
+    let (source, replica) = (pair.place.source(), pair.place.replica());
+    for (database, process) in [(&source, &pair.source), (&replica, &pair.replica)] {
+        until("both to have looked again", || {
+            let metrics = &status(database)["metrics"];
+            if metrics["reconnects_total"].as_u64() >= Some(3) { Ok(()) } else { Err(metrics.to_string()) }
+        });
+        let said = process.as_ref().unwrap().said();
+        for line in ["connected", "link halted"] {
+            assert_eq!(said.matches(line).count(), 1, "{line} in:\n{said}");
+        }
+    }
     let rows: i64 =
         open_reader(&pair.place.replica()).query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 1, "the link halts before the whole window");

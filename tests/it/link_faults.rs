@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::{
     Place, env_number, open,
     pair::{Dials, Options, Pair, running},
-    process::http_get,
+    process::{Process, http_get},
     proxy::Way,
     random::Random,
     shop::Writer,
@@ -41,6 +41,37 @@ fn a_pair_replicates_whichever_side_dials() {
         }
         pair.stop();
     }
+}
+
+#[test]
+fn each_end_says_once_what_is_copied_and_that_it_is_live() {
+    let mut pair = running(place(), &Options::default());
+    let said = |pair: &Pair, line: &str| {
+        let count = |process: &Option<Process>| process.as_ref().map_or(0, |one| one.said().matches(line).count());
+        (count(&pair.source), count(&pair.replica))
+    };
+    let is_live = |pair: &Pair| {
+        until("both ends to say that they are live", || match said(pair, "link is live") {
+            (1.., 1..) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    };
+    is_live(&pair);
+    let conn = open(&pair.place.source());
+    Writer::new(&conn, 5).write(&conn, 50);
+    pair.assert_equal();
+    assert_eq!(said(&pair, "link is live"), (1, 1));
+    let copied = |table: &str| format!("table is copied link=\"source\" table=\"{table}\" rows=5000 seconds=");
+    for table in ["a", "b"] {
+        assert_eq!(said(&pair, &copied(table)), (0, 1), "{}", pair.replica.as_ref().unwrap().said());
+    }
+    // What was copied once is not said again by the next process.
+    pair.replica.take().unwrap().stop();
+    pair.start_replica(&[]);
+    is_live(&pair);
+    pair.assert_equal();
+    assert_eq!(said(&pair, "INFO table is copied"), (0, 0), "{}", pair.replica.as_ref().unwrap().said());
+    pair.stop();
 }
 
 #[test]

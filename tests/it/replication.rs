@@ -354,7 +354,10 @@ fn what_is_stopped_during_the_copy_is_not_compared() {
     conn.execute_batch("BEGIN IMMEDIATE").unwrap();
     let stdout = place.file("stdout");
     let mut process = Process::replicate_into(&stdout, &place.source(), &place.replica(), &["--once", "--verify"]);
-    until("the halves to meet", || process.said().contains("connected").then_some(()).ok_or_else(|| process.said()));
+    until("the halves to meet", || {
+        let met = place.replica().exists() && status(&place.source())["links"][0]["connected"] == true;
+        met.then_some(()).ok_or_else(|| process.said())
+    });
     process.signal(rustix::process::Signal::INT);
     let status = process.wait();
     assert_eq!(fs::read_to_string(&stdout).unwrap(), "", "it compared; it said:\n{}", process.said());
