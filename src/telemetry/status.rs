@@ -342,7 +342,10 @@ impl LinkHandle {
     }
 
     fn update(&self, change: impl FnOnce(&mut Link, i64)) {
-        self.update_if(|link, now_ms| Some(change(link, now_ms)));
+        self.update_if(|link, now_ms| {
+            change(link, now_ms);
+            Some(())
+        });
     }
 
     /// Changes the link, and wakes readers where `change` says what is new.
