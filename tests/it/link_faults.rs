@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::{
     Place, env_number, open,
     pair::{Dials, Options, Pair, running},
@@ -71,6 +73,31 @@ fn each_end_says_once_what_is_copied_and_that_it_is_live() {
     is_live(&pair);
     pair.assert_equal();
     assert_eq!(said(&pair, "INFO table is copied"), (0, 0), "{}", pair.replica.as_ref().unwrap().said());
+    pair.stop();
+}
+
+#[test]
+fn a_node_that_is_told_to_end_finishes_its_transaction_and_ends_well() {
+    let mut pair = running(place(), &Options::default());
+    let conn = open(&pair.place.source());
+    let mut writer = Writer::new(&conn, 6);
+    for signal in [Signal::TERM, Signal::INT] {
+        for ends_first in [Dials::Source, Dials::Replica] {
+            writer.write(&conn, 100);
+            let mut nodes = [pair.source.take().unwrap(), pair.replica.take().unwrap()];
+            if ends_first == Dials::Replica {
+                nodes.reverse();
+            }
+            for node in &mut nodes {
+                node.signal(signal);
+                let status = node.wait();
+                assert!(status.success(), "{signal:?}: {status}; it said:\n{}", node.said());
+                assert!(!node.said().contains("grace period"), "{}", node.said());
+            }
+            pair.start();
+            pair.assert_equal();
+        }
+    }
     pair.stop();
 }
 

@@ -376,5 +376,8 @@ fn a_clean_end_warns_of_nothing() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && said.contains("INFO"), "{said}");
         assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
+        for words in ["capture stays installed in", "is bounded by 7 days", "twinlite teardown --db"] {
+            assert!(said.contains(words), "no {words} in:\n{said}");
+        }
     }
 }
