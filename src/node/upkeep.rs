@@ -10,18 +10,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::{Ended, Parts};
 use crate::capture::reader::LogReader;
 use crate::capture::wake::Wake;
-use crate::replicate::feed::Feed;
+use crate::replicate::feed::{Feed, Ticker};
 
 /// How often the log is looked at. A prune needs a second of quiet, so this is also how quiet is told.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Entries that consumers have acknowledged and that are worth a write of ours even while the application is busy: the
 /// log would grow by some 30 MiB otherwise.
 const PRUNE_BUSY_AT_ENTRIES: i64 = 500_000;
-
-/// When the database is looked at again after an event, first and last: from what a sync takes on a fast disk to what it
-/// takes on a slow one that is busy.
-const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
-const LOOK_AGAIN_MAX: Duration = Duration::from_millis(256);
 
 /// Starts the tasks.
 pub(super) fn start(
@@ -43,12 +38,10 @@ pub(super) async fn watch_file(parts: Parts) {
         std::fs::metadata(&parts.config.database).map(|file| (file.dev(), file.ino())).ok()
     };
     let opened = identity();
-    let mut every = interval(LOOK_EVERY);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = parts.stop.cancelled() => return,
-            _ = every.tick() => {}
+            () = sleep(parts.clock.until_beat(LOOK_EVERY)) => {}
         }
         if identity() != opened {
             tracing::warn!("the database file was replaced by another, or is gone: open it anew");
@@ -59,33 +52,19 @@ pub(super) async fn watch_file(parts: Parts) {
 }
 
 /// Turns file-system events into ticks, where a commit stands behind them.
-///
-/// SQLite writes the WAL first, then syncs it, and only then lets others see the commit, of which no event tells. So after
-/// an event the database is looked at again for a while, ever more seldom.
 async fn notice(parts: Parts, feed: Arc<Feed<LogReader>>, mut wake: Wake, changed: watch::Sender<u64>) {
-    let mut last = None;
-    let mut again = LOOK_AGAIN_MAX;
+    let changed = Arc::new(Ticker::new(changed));
     loop {
-        let following = again < LOOK_AGAIN_MAX;
         tokio::select! {
             () = parts.stop.cancelled() => return,
-            written = wake.changed() => if written { again = LOOK_AGAIN_MIN },
-            () = sleep(again), if following => again *= 2,
+            () = wake.changed() => {}
         }
         if wake.replaced() {
             tracing::warn!("the database file was replaced by another: open that one");
             parts.ended.end(Ended::FileReplaced);
             return;
         }
-        match feed.data_version().await {
-            Ok(version) if last == Some(version) => {}
-            Ok(version) => {
-                last = Some(version);
-                changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1));
-            }
-            // The sender's own read meets the same failure and reports it.
-            Err(_) => changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1)),
-        }
+        feed.look(&changed).await;
     }
 }
 
