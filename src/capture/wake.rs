@@ -94,9 +94,10 @@ impl Wake {
     }
 
     /// Waits until there may be something new: since the last call of this, or, for the first one, since the start.
-    pub async fn changed(&mut self) {
+    /// Says whether the file system told of a write; otherwise it is only time to look again.
+    pub async fn changed(&mut self) -> bool {
         let wait = if self.has_events() { SystemClock.until_beat(self.poll) } else { self.poll };
-        let _ = time::timeout(wait, self.written.notified()).await;
+        time::timeout(wait, self.written.notified()).await.is_ok()
     }
 
     /// Whether the path leads to another file than at the start, or to none: an open connection would read the old one

@@ -18,6 +18,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// log would grow by some 30 MiB otherwise.
 const PRUNE_BUSY_AT_ENTRIES: i64 = 500_000;
 
+/// When the database is looked at again after an event, first and last: from what a sync takes on a fast disk to what it
+/// takes on a slow one that is busy.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(256);
+
 /// Starts the tasks.
 pub(super) fn start(
     parts: &Parts,
@@ -51,13 +56,38 @@ pub(super) async fn watch_file(parts: Parts) {
     }
 }
 
+/// The looks that follow an event.
+#[derive(Clone, Copy, Debug, Default)]
+struct AfterEvent(Option<Duration>);
+
+impl AfterEvent {
+    fn begin() -> Self {
+        Self(Some(LOOK_AGAIN_MIN))
+    }
+
+    /// How long until the next one; `None` where there is none.
+    fn wait(self) -> Option<Duration> {
+        self.0
+    }
+
+    fn next(self) -> Self {
+        Self(self.0.map(|wait| wait * 2).filter(|wait| *wait <= LOOK_AGAIN_MAX))
+    }
+}
+
 /// Turns file-system events into ticks, where a commit stands behind them.
+///
+/// SQLite writes the WAL first, then syncs it, and only then lets others see the commit, of which no event tells. So after
+/// an event the database is looked at again for a while, ever more seldom.
 async fn notice(parts: Parts, feed: Arc<Feed<LogReader>>, mut wake: Wake, changed: watch::Sender<u64>) {
     let changed = Arc::new(Ticker::new(changed));
+    let mut after = AfterEvent::default();
     loop {
+        let again = after.wait();
         tokio::select! {
             () = parts.stop.cancelled() => return,
-            () = wake.changed() => {}
+            written = wake.changed() => if written { after = AfterEvent::begin() },
+            () = sleep(again.unwrap_or_default()), if again.is_some() => after = after.next(),
         }
         if wake.replaced() {
             tracing::warn!("the database file was replaced by another: open that one");
@@ -136,5 +166,20 @@ async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), 
         if !pruned.more || parts.stop.is_cancelled() {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_shows_half_a_second_after_its_event_is_seen_and_then_nobody_looks_any_more() {
+        let looks: Vec<Duration> = std::iter::successors(Some(AfterEvent::begin()), |after| Some(after.next()))
+            .map_while(AfterEvent::wait)
+            .collect();
+        assert_eq!(looks.first(), Some(&LOOK_AGAIN_MIN));
+        assert!(looks.iter().sum::<Duration>() > Duration::from_millis(500) && looks.len() < 10, "{looks:?}");
+        assert_eq!(AfterEvent::default().wait(), None, "no event, no look");
     }
 }
