@@ -257,7 +257,7 @@ mod tests {
     const LINE_BYTES_PER_SECOND: u64 = 64_000;
     const ROW_BYTES: usize = 8 << 20;
 
-    fn receiving() -> (Halves, mpsc::Receiver<Arrived>) {
+    fn receiving() -> (Halves, mpsc::Receiver<Arrival>) {
         let (windows, arrived) = mpsc::channel(WINDOWS_WAITING_MAX);
         let mut tasks = JoinSet::new();
         tasks.spawn(std::future::pending());
@@ -265,6 +265,7 @@ mod tests {
             tasks,
             answers: None,
             windows: Some(windows),
+            two_way: false,
             assembly: Assembly::new(&std::env::temp_dir()),
             receive_status: None,
             clock: Arc::new(SystemClock),
@@ -282,6 +283,7 @@ mod tests {
             whole: true,
             last_part: true,
             markers: Vec::new(),
+            repairs: Vec::new(),
             sequences: Vec::new(),
             user_version: None,
             application_id: None,

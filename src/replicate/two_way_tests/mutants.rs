@@ -7,20 +7,20 @@ use crate::apply::merge::mutant::{Mutant, leave_out};
 /// A history that notices, for each rule. Where the generator of histories changes, find them anew:
 /// `cargo test --lib mutants -- --ignored --nocapture`.
 const NOTICED_BY: [(Mutant, u64); 15] = [
-    (Mutant::NoVersion, 0),
-    (Mutant::AckOnly, 0),
-    (Mutant::NoSeen, 0),
-    (Mutant::NoEcho, 0),
-    (Mutant::Backwards, 0),
-    (Mutant::NoRaise, 0),
-    (Mutant::SilentDisplace, 0),
+    (Mutant::NoVersion, 1),
+    (Mutant::AckOnly, 2),
+    (Mutant::NoSeen, 12),
+    (Mutant::NoEcho, 1649),
+    (Mutant::Backwards, 11),
+    (Mutant::NoRaise, 259),
+    (Mutant::SilentDisplace, 339),
     (Mutant::LoudKnown, 0),
-    (Mutant::SilentReject, 0),
+    (Mutant::SilentReject, 317),
     (Mutant::PruneAcked, 0),
     (Mutant::ChunkBlind, 0),
-    (Mutant::ChunkQuiet, 0),
-    (Mutant::BlindQuiet, 0),
-    (Mutant::ReaderDrift, 0),
+    (Mutant::ChunkQuiet, 62),
+    (Mutant::BlindQuiet, 12),
+    (Mutant::ReaderDrift, 318),
     (Mutant::NoAbsorb, 0),
 ];
 
