@@ -848,6 +848,17 @@ mod writing {
         let why = writer.flush().await.expect_err("no key").to_string();
         assert!(why.contains("table \"b\"") && why.contains("\"id\""), "{why}");
         assert_eq!(base.one::<i64>("SELECT count(*) FROM b"), 0);
+        // SQLite's own word for it, "datatype mismatch", names no column.
+        let unsigned = Column::new("id", DataType::UInt64).with_primary_key(true);
+        let by_unsigned = Table::new("c", vec![unsigned]);
+        migrate(&base.destination, &by_unsigned).await;
+        let largest: ArrayRef = Arc::new(arrow::array::UInt64Array::from(vec![i64::MAX as u64]));
+        write(&base.destination, [record(&by_unsigned, vec![largest])]).await;
+        let beyond: ArrayRef = Arc::new(arrow::array::UInt64Array::from(vec![1 << 63]));
+        let mut writer = base.writer();
+        writer.insert(record(&by_unsigned, vec![beyond])).await.unwrap();
+        let why = writer.flush().await.expect_err("no integer").to_string();
+        assert!(why.contains("table \"c\": its key \"id\" is above 2^63 - 1"), "{why}");
     }
 
     #[tokio::test]
