@@ -23,7 +23,7 @@ use arrow::datatypes::{
 };
 
 use super::types::{extension_of, type_name};
-use super::{Error, Extension};
+use super::{Error, Extension, MESSAGE_BYTES_MAX};
 
 /// What NULL is written as where something must be. Never stored.
 const NULL: &str = "(null)";
@@ -220,6 +220,9 @@ fn write_all(
             out.push(',');
         }
         write(at, out)?;
+        if out.len() > MESSAGE_BYTES_MAX {
+            return Err(Fail::Value("its text form is longer than a message may be, 200 MiB"));
+        }
     }
     out.push(close);
     Ok(())
