@@ -22,6 +22,7 @@ mod cq_python;
 mod cq_server;
 mod cq_socket;
 mod cq_source;
+mod cq_suite;
 mod cq_sync;
 mod crash;
 mod docker;
