@@ -627,6 +627,28 @@ mod writing {
         assert!(twinlite::sqlite::said(&error).contains("UNIQUE"), "{error}");
     }
 
+    /// Of every extension type: NULL, no bytes at all, and nothing but a key are three things.
+    #[tokio::test]
+    async fn null_and_nothing_are_told_apart() {
+        let of = |extension| Column::extension("value", extension);
+        for column in [
+            of(Extension::Json),
+            of(Extension::Inet),
+            of(Extension::Mac),
+            text("value"),
+            Column::new("value", DataType::Binary),
+        ] {
+            let table = Table::new("t", vec![int("id").with_primary_key(true), column.clone()]);
+            let base = Base::new().await;
+            migrate(&base.destination, &table).await;
+            let values = arrow::compute::cast(&BinaryArray::from(vec![Some(&b""[..]), None]), column.data_type());
+            let both = record(&table, vec![ints([1, 2]), values.unwrap()]);
+            write(&base.destination, [both.clone()]).await;
+            assert_eq!(read(&base.destination, &table).await.unwrap(), both, "{column:?}");
+            assert_eq!(base.list("SELECT id FROM t WHERE value IS NULL"), "2");
+        }
+    }
+
     #[tokio::test]
     async fn a_null_in_a_key_repeats_and_an_integer_key_is_never_made_up() {
         let base = Base::new().await;
