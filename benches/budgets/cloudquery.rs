@@ -37,7 +37,8 @@ pub fn run() {
     let encoded: Vec<Bytes> = records.iter().map(|record| ipc::encode_record(record).unwrap()).collect();
     let (mut over_grpc, mut direct) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let (plain, ours, writer) = (plain(&table, &records), over_tcp(&table, &encoded), by_writer(&table, &records));
+        let (plain, ours, writer) =
+            (plain(&table, &records), over_tcp(&table, encoded.clone()), by_writer(&table, &records));
         let rate = |elapsed: Duration| ROWS as f64 / elapsed.as_secs_f64() / 1_000.0;
         println!(
             "cloudquery: prepared statements {:.0}k rows/s, Write over gRPC {:.0}k, Writer {:.0}k",
@@ -97,7 +98,7 @@ fn record(table: &Table, number: i64) -> RecordBatch {
 }
 
 /// One Write against a real server, from the first message to the answer.
-fn over_tcp(table: &Table, records: &[Bytes]) -> Duration {
+fn over_tcp(table: &Table, records: Vec<Bytes>) -> Duration {
     let folder = super::folder(true);
     let spec = serde_json::json!({ "connection_string": folder.path().join("a.db") }).to_string();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -112,7 +113,7 @@ fn over_tcp(table: &Table, records: &[Bytes]) -> Duration {
         let migrate = write::MessageMigrateTable { table: schema, migrate_force: false };
         client.write(tokio_stream::iter([request(Message::MigrateTable(migrate))])).await.unwrap();
         let insert = move |record: Bytes| request(Message::Insert(write::MessageInsert { record }));
-        let messages = records.to_vec().into_iter().map(insert);
+        let messages = records.into_iter().map(insert);
         let started = Instant::now();
         client.write(tokio_stream::iter(messages)).await.unwrap();
         let elapsed = started.elapsed();
