@@ -362,12 +362,26 @@ mod migrations {
         assert_eq!(base.one::<i64>("SELECT count(*) FROM t"), 1);
     }
 
+    /// Who follows a table without a key knows its rows by their rowids.
+    #[tokio::test]
+    async fn a_rebuild_keeps_the_rowids_of_a_table_without_a_key() {
+        let base = Base::new().await;
+        let made = "CREATE TABLE t(id INT, n TEXT NOT NULL);
+            INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c'); DELETE FROM t WHERE id = 2;";
+        base.look().execute_batch(made).unwrap();
+        migrate(&base.destination, &Table::new("t", vec![int("id"), text("n")])).await;
+        assert_eq!(base.list("SELECT rowid, id, n FROM t"), "1|1|a 3|3|c");
+        base.look().execute("INSERT INTO t VALUES (4, NULL)", []).expect("it was rebuilt");
+    }
+
+    /// Ours are made anew by whoever made them, with the table as it is then.
     #[tokio::test]
     async fn making_a_table_anew_keeps_what_works_on_it() {
         let base = Base::new().await;
         base.look()
             .execute_batch(
                 "CREATE TABLE t(id INT, n TEXT); INSERT INTO t VALUES (1, 'a');
+                 CREATE TRIGGER __cdc_t AFTER INSERT ON t BEGIN INSERT INTO seen VALUES ('captured'); END;
                  CREATE TABLE seen(n);
                  CREATE INDEX by_id ON t(id); CREATE INDEX by_n ON t(n);
                  CREATE TRIGGER good AFTER INSERT ON t BEGIN INSERT INTO seen VALUES (NEW.id); END;

@@ -351,7 +351,10 @@ fn rows(table: &Table, from: i64, count: i64) -> RecordBatch {
         match column.data_type() {
             DataType::Int64 => ints(ids.clone()),
             DataType::Utf8 => texts(ids.clone().map(|id| format!("text {id}"))),
-            DataType::Boolean => Arc::new(BooleanArray::from_iter(ids.clone().map(|id| Some(id % 3 == 0)))),
+            DataType::Boolean => {
+                let null = |id: i64| id % 5 == 0 && !column.not_null();
+                Arc::new(BooleanArray::from_iter(ids.clone().map(|id| (!null(id)).then_some(id % 3 == 0))))
+            }
             DataType::FixedSizeBinary(16) => {
                 let bytes = ids.clone().map(|id| (i128::from(id) * 0x0123_4567_89ab_cdef_1357).to_be_bytes());
                 Arc::new(FixedSizeBinaryArray::try_from_iter(bytes).unwrap())
