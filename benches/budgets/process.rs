@@ -39,13 +39,15 @@ pub fn peak_mb(pid: u32) -> f64 {
     kilobytes.unwrap_or(0.0) / 1024.0
 }
 
-/// CPU time used so far, in ms (Linux).
+/// CPU time that its threads have used so far, in ms (Linux), by the scheduler's own count: ticks are as long as what is
+/// measured.
 pub fn cpu_ms(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks =
-        |place: usize| after_name.split_whitespace().nth(place).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) * 10.0
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let nanoseconds = threads.filter_map(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<f64>() / 1e6
 }
 
 /// Ends it as a person would, and waits.

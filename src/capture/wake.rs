@@ -19,7 +19,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time;
 
-use crate::model::Fault;
+use crate::model::{Clock as _, Fault, SystemClock};
 
 /// How often the database is looked at where the file system tells of writes: for what it may have kept to itself, and
 /// for the file being replaced by another.
@@ -95,7 +95,8 @@ impl Wake {
 
     /// Waits until there may be something new: since the last call of this, or, for the first one, since the start.
     pub async fn changed(&mut self) {
-        let _ = time::timeout(self.poll, self.written.notified()).await;
+        let wait = if self.has_events() { SystemClock.until_beat(self.poll) } else { self.poll };
+        let _ = time::timeout(wait, self.written.notified()).await;
     }
 
     /// Whether the path leads to another file than at the start, or to none: an open connection would read the old one

@@ -1,6 +1,6 @@
 //! What a person sees while a replica runs: a bar for each table during the copy, then one live line.
 //!
-//! Without a terminal the same goes to the log, a line when a table is copied and one when all are.
+//! Without a terminal nothing is drawn: the log says when a table is copied and when the link is live.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -21,7 +21,7 @@ const BARS_MAX: usize = 12;
 
 /// A display that runs until it is finished.
 pub struct Progress {
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
     done: CancellationToken,
 }
 
@@ -29,18 +29,16 @@ impl Progress {
     /// Starts showing what the board says.
     pub fn start(board: Board) -> Self {
         let done = CancellationToken::new();
-        let task = if std::io::stderr().is_terminal() {
-            tokio::spawn(draw(board, done.clone()))
-        } else {
-            tokio::spawn(log(board, done.clone()))
-        };
+        let task = std::io::stderr().is_terminal().then(|| tokio::spawn(draw(board, done.clone())));
         Self { task, done }
     }
 
     /// Shows the last state and ends.
     pub async fn finish(self) {
         self.done.cancel();
-        let _ = self.task.await;
+        if let Some(task) = self.task {
+            let _ = task.await;
+        }
     }
 }
 
@@ -157,32 +155,6 @@ fn line(report: &StatusReport, link: &LinkReport, pace: &mut Pace) -> String {
         LinkState::Connecting | LinkState::Offline => format!("{}: as of {lag} s ago", link.state.word()),
         LinkState::Live | LinkState::BetweenTransactions => {
             format!("live: position {seq}, {rate:.0} changes/s, {behind} changes and {lag} s behind")
-        }
-    }
-}
-
-async fn log(board: Board, done: CancellationToken) {
-    let mut changed = board.subscribe();
-    let mut states = BTreeMap::new();
-    let mut state = None;
-    loop {
-        let report = board.report();
-        for table in &report.tables {
-            let before = states.insert(table.name.clone(), table.state);
-            if table.state == TableState::Live && before.is_some_and(|before| before != TableState::Live) {
-                tracing::info!(table = table.name, rows = table.rows_copied, "table copied");
-            }
-        }
-        if let Some(link) = report.links.first()
-            && state != Some(link.state)
-        {
-            state = Some(link.state);
-            let position = link.position.as_ref().map(|position| position.seq);
-            tracing::info!(state = link.state.word(), position, "replica");
-        }
-        tokio::select! {
-            () = done.cancelled() => return,
-            ticked = changed.changed() => if ticked.is_err() { return },
         }
     }
 }

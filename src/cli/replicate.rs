@@ -5,12 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
+use super::Outcome;
 use super::args::Replicate;
 use super::progress::Progress;
+use super::run::start_again;
 use super::signal::Stop;
-use super::{Outcome, Usage};
+use super::target::check_globs;
 use crate::admin::Owner;
 use crate::config::{Directions, LinkConfig, NodeConfig, Retention};
 use crate::model::Trouble;
@@ -39,11 +42,15 @@ pub async fn run(args: &Replicate) -> Result<Outcome> {
     check_files(args)?;
     let folder = tempfile::tempdir().context("make a private folder for the link's socket")?;
     let socket = format!("unix:{}", folder.path().join("link.sock").display());
+    let mut replaced = None;
     loop {
-        match run_pair(args, &socket, &mut stop).await? {
+        let start = async || Pair::start(args, &socket).await;
+        let Some(pair) = start_again(replaced.take(), start, stop.wait()).await? else { return Ok(Outcome::Done) };
+        match pair.run(args, &mut stop).await? {
             Watched::Outcome(outcome) => return Ok(outcome),
             Watched::Again(why) => tracing::warn!("{why}"),
         }
+        replaced = Some(Instant::now());
     }
 }
 
@@ -54,36 +61,39 @@ enum Watched {
     Again(&'static str),
 }
 
-async fn run_pair(args: &Replicate, socket: &str, stop: &mut Stop) -> Result<Watched> {
-    let surroundings = Surroundings { peers_log_here: true, ..Surroundings::default() };
-    let source = Node::start(source_config(args, socket), &surroundings).await.context("source")?;
-    let replica = match Node::start(replica_config(args, socket), &surroundings).await.context("replica") {
-        Ok(replica) => replica,
-        Err(error) => {
-            source.stop().await;
-            return Err(error);
-        }
-    };
-    let pair = Pair { source, replica };
-    let outcome = pair.watch(args, stop).await;
-    let captured = pair.source.ended_because().is_none();
-    let retention = Retention::default();
-    let Pair { source, replica } = pair;
-    source.begin_to_stop();
-    replica.begin_to_stop();
-    tokio::join!(replica.stop(), source.stop());
-    if captured && !matches!(outcome, Ok(Watched::Again(_))) {
-        farewell(&args.source, &retention);
-    }
-    outcome
-}
-
 struct Pair {
     source: Node,
     replica: Node,
 }
 
 impl Pair {
+    async fn start(args: &Replicate, socket: &str) -> Result<Self> {
+        // One token for both: of two that are cancelled one after the other, the first to end its half would look to the
+        // other like a peer that is lost.
+        let stop = Some(CancellationToken::new());
+        let surroundings = Surroundings { peers_log_here: true, stop, ..Surroundings::default() };
+        let source = Node::start(source_config(args, socket), &surroundings).await.context("source")?;
+        match Node::start(replica_config(args, socket), &surroundings).await.context("replica") {
+            Ok(replica) => Ok(Self { source, replica }),
+            Err(error) => {
+                source.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs until it ends by itself or is stopped, and then stops both.
+    async fn run(self, args: &Replicate, stop: &mut Stop) -> Result<Watched> {
+        let outcome = self.watch(args, stop).await;
+        let captured = self.source.ended_because().is_none();
+        let Self { source, replica } = self;
+        tokio::join!(replica.stop(), source.stop());
+        if captured && !matches!(outcome, Ok(Watched::Again(_))) {
+            farewell(&args.source, &Retention::default());
+        }
+        outcome
+    }
+
     async fn watch(&self, args: &Replicate, stop: &mut Stop) -> Result<Watched> {
         let progress = Progress::start(self.replica.board.clone());
         let outcome = tokio::select! {
@@ -246,18 +256,6 @@ fn ended_early(ended: Ended) -> Watched {
     }
 }
 
-/// A glob that is a typing error would copy nothing, and call that equal.
-fn check_globs(source: &rusqlite::Connection, globs: &[String]) -> Result<()> {
-    let tables = sqlite::catalog::table_list(source)?;
-    for glob in globs {
-        let selection = super::args::selection(std::slice::from_ref(glob), &[])?;
-        if !tables.iter().any(|table| selection.has(&table.name)) {
-            return Err(Usage(format!("--tables {glob}: no table of the source matches")).into());
-        }
-    }
-    Ok(())
-}
-
 fn check_files(args: &Replicate) -> Result<()> {
     let (source, destination) = (&*args.source, &*args.replica);
     let same = match (source.canonicalize(), destination.canonicalize()) {
@@ -270,7 +268,7 @@ fn check_files(args: &Replicate) -> Result<()> {
         anyhow::ensure!(folder.is_dir(), "{}: no such folder; make it first", folder.display());
     }
     // Whatever can be seen to be wrong with the destination is said before anything is put into the source.
-    check_globs(&sqlite::open(source, Role::Reader, false)?, &args.tables)?;
+    check_globs(source, &args.tables)?;
     if destination.exists() {
         drop(sqlite::open(destination, Role::Reader, false)?);
         drop(Owner::acquire(destination)?);

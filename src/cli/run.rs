@@ -1,5 +1,6 @@
 //! `twinlite run --config FILE`: the nodes of a configuration, until Ctrl-C or SIGTERM.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -62,7 +63,9 @@ async fn keep_running(config: NodeConfig, stop: CancellationToken) -> Result<()>
     let mut replaced = None;
     loop {
         let name = config.name.clone();
-        let Some(node) = start(&config, &surroundings, replaced.take(), &stop).await? else { return Ok(()) };
+        let start =
+            async || Node::start(config.clone(), &surroundings).await.with_context(|| format!("node \"{name}\""));
+        let Some(node) = start_again(replaced.take(), start, stop.cancelled()).await? else { return Ok(()) };
         tracing::info!(node = name, database = %config.database.display(), "running");
         let ended = tokio::select! {
             () = stop.cancelled() => None,
@@ -84,19 +87,21 @@ async fn keep_running(config: NodeConfig, stop: CancellationToken) -> Result<()>
     }
 }
 
-/// Starts a node. One whose file was replaced at `replaced` is tried again for a while: whoever puts a backup in place
-/// may be copying it still. `None`: stopped meanwhile.
-async fn start(
-    config: &NodeConfig,
-    surroundings: &Surroundings,
+/// Starts what runs on a database file. Where that was replaced at `replaced` it is tried again for a while: whoever puts a
+/// backup in place may be copying it still. `None`: stopped meanwhile.
+///
+/// # Errors
+/// What stands in the way, where nothing was replaced or it lasts.
+pub(super) async fn start_again<T, F: Future<Output = Result<T>>>(
     replaced: Option<Instant>,
-    stop: &CancellationToken,
-) -> Result<Option<Node>> {
+    start: impl Fn() -> F,
+    stopped: impl Future<Output = ()>,
+) -> Result<Option<T>> {
+    let mut stopped = pin!(stopped);
     let mut backoff = Backoff::default();
     loop {
-        let started = Node::start(config.clone(), surroundings).await;
-        let error = match started.with_context(|| format!("node \"{}\"", config.name)) {
-            Ok(node) => return Ok(Some(node)),
+        let error = match start().await {
+            Ok(started) => return Ok(Some(started)),
             Err(error) => error,
         };
         if replaced.is_none_or(|since| since.elapsed() >= REPLACED_WAIT) {
@@ -104,7 +109,7 @@ async fn start(
         }
         tracing::warn!("{error:#}; trying again");
         tokio::select! {
-            () = stop.cancelled() => return Ok(None),
+            () = &mut stopped => return Ok(None),
             () = sleep(backoff.next_wait()) => {}
         }
     }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use super::args::{Setup, Teardown};
 use super::output;
-use super::target::{Target, owner_or_here, targets};
+use super::target::{Target, check_globs, owner_or_here, targets};
 use super::{Outcome, Usage};
 use crate::admin::Request;
 use crate::capture::{self, CaptureOptions, Images};
@@ -71,6 +71,7 @@ fn wanted(args: &Setup) -> Result<Vec<Target>> {
         .into());
     }
     for target in &mut targets {
+        check_globs(&target.database, &args.tables)?;
         let CaptureOptions { selection, images, log_table, .. } = &mut target.options;
         if !args.tables.is_empty() || !args.skip_tables.is_empty() {
             *selection = super::args::selection(&args.tables, &args.skip_tables)?;

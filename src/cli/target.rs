@@ -43,6 +43,22 @@ pub fn targets(args: &args::Target) -> Result<Vec<Target>> {
     Ok(vec![Target { database: database.clone(), options: stored_options(database)?, only_receives: false }])
 }
 
+/// Whether each glob of the command line means a table of this database. One that is a typing error would capture or copy
+/// nothing, and call that a success.
+///
+/// # Errors
+/// [`Usage`], where one does not; the database cannot be read.
+pub fn check_globs(database: &Path, globs: &[String]) -> Result<()> {
+    let tables = sqlite::catalog::table_list(&sqlite::open(database, Role::Reader, false)?)?;
+    for glob in globs {
+        let selection = args::selection(std::slice::from_ref(glob), &[])?;
+        if !tables.iter().any(|table| selection.has(&table.name)) {
+            return Err(Usage(format!("--tables {glob}: no table of {} matches", database.display())).into());
+        }
+    }
+    Ok(())
+}
+
 fn stored_options(database: &Path) -> Result<CaptureOptions> {
     let connection = sqlite::open(database, Role::Reader, false)?;
     let stored = CaptureOptions::stored(&connection).with_context(|| database.display().to_string())?;

@@ -267,3 +267,14 @@ pub fn pair() -> (Connection, Connection) {
     };
     (end(left_sink, right), end(right_sink, left))
 }
+
+/// A line that carries so many bytes a second one way; nothing comes back.
+#[cfg(test)]
+pub(crate) fn slow_line(bytes_per_second: u64) -> (FrameSink, FrameStream) {
+    let (sink, outgoing) = outgoing("memory");
+    let carried = outgoing.then(move |message| async move {
+        tokio::time::sleep(Duration::from_micros(message.len() as u64 * 1_000_000 / bytes_per_second)).await;
+        Ok(message)
+    });
+    (sink, FrameStream::new(carried))
+}

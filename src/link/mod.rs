@@ -28,6 +28,8 @@ mod to_wire;
 mod tests;
 
 pub use address::Address;
+#[cfg(test)]
+pub(crate) use channel::slow_line;
 pub use channel::{Connection, FrameSink, FrameStream, pair};
 pub use client::{DialOptions, dial};
 pub use error::Error;

@@ -50,17 +50,20 @@ pub(super) fn link(
     })
 }
 
-/// Serves the plugin for the node's own database, where the config says so.
+/// Listens at that address, for [`serve`].
 ///
 /// # Errors
 /// It cannot listen there.
-pub(super) async fn serve(parts: &Parts, tasks: &mut JoinSet<()>) -> Result<()> {
-    let Some(address) = &parts.config.cloudquery_listen else { return Ok(()) };
+pub(super) async fn bind(address: &str) -> Result<server::Listener> {
     let listener = match address.strip_prefix("unix:") {
         Some(path) => server::bind(Network::Unix, path).await,
         None => server::bind(Network::Tcp, address).await,
     };
-    let listener = listener.context("cloudquery.listen")?;
+    listener.context("cloudquery.listen")
+}
+
+/// Serves the plugin for the node's own database.
+pub(super) fn serve(parts: &Parts, listener: server::Listener, tasks: &mut JoinSet<()>) {
     tracing::info!(address = listener.address(), "serving CloudQuery's plugin protocol for this database");
     parts.board.note(format!("CloudQuery's plugin protocol is served on {}", listener.address()));
     let database = parts.config.database.clone();
@@ -73,5 +76,4 @@ pub(super) async fn serve(parts: &Parts, tasks: &mut JoinSet<()>) -> Result<()> 
             tracing::error!(error = &error as &dyn std::error::Error, "serving CloudQuery's plugin protocol ended");
         }
     });
-    Ok(())
 }

@@ -33,7 +33,6 @@ pub(super) fn start(
     our_name: &str,
     (stop, tasks): (&CancellationToken, &mut JoinSet<()>),
 ) {
-    tracing::info!(address = %listener.local_address(), "listening");
     let (incoming, arrived) = mpsc::channel(GREETING_MAX);
     let serving = stop.clone();
     tasks.spawn(async move {

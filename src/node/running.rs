@@ -19,7 +19,7 @@ use crate::replicate::feed::Feed;
 use crate::replicate::runner::{Meeting, Runner};
 use crate::replicate::session::{End, LinkSettings};
 use crate::sqlite::Db;
-use crate::telemetry::{Board, Direction};
+use crate::telemetry::{Board, Direction, LinkHandle};
 
 use super::{Opened, cloudquery, control, listener, open, upkeep};
 
@@ -30,11 +30,13 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// Whether its peers run in this process, so that what one of them says of a failure is in the log already.
     pub peers_log_here: bool,
+    /// What stops it, where it is to stop at the same instant as others that have the same. `None`: one of its own.
+    pub stop: Option<CancellationToken>,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), peers_log_here: false }
+        Self { clock: Arc::new(SystemClock), peers_log_here: false, stop: None }
     }
 }
 
@@ -104,7 +106,7 @@ impl Node {
         let sockets = Sockets::bind(&config).await?;
         let opened =
             open::open(&config, &board, surroundings).await.with_context(|| config.database.display().to_string())?;
-        let stop = CancellationToken::new();
+        let stop = surroundings.stop.clone().unwrap_or_default();
         let parts = Parts {
             config: Arc::clone(&config),
             board: board.clone(),
@@ -118,7 +120,9 @@ impl Node {
         let mut tasks = JoinSet::new();
         tasks.spawn(control::serve(owner.socket().to_owned(), parts.clone()));
         start_links(&parts, &opened, sockets.link, &mut tasks)?;
-        cloudquery::serve(&parts, &mut tasks).await?;
+        if let Some(listener) = sockets.cloudquery {
+            cloudquery::serve(&parts, listener, &mut tasks);
+        }
         if let Some(listener) = sockets.admin {
             let serving = admin::serve_http(listener, board.clone(), stop.clone());
             tasks.spawn(async move {
@@ -172,11 +176,6 @@ impl Node {
         self.parts.applier.as_ref()
     }
 
-    /// Tells everything to stop, and does not wait: for two nodes that should not take each other's end for a failure.
-    pub fn begin_to_stop(&self) {
-        self.parts.stop.cancel();
-    }
-
     /// Stops after the transaction at hand. Returns whether everything ended within the grace period; what did not is
     /// cut off, which loses nothing: it is as if the process had been killed.
     pub async fn stop(mut self) -> bool {
@@ -200,6 +199,7 @@ impl Node {
 struct Sockets {
     link: Option<Listener>,
     admin: Option<TcpListener>,
+    cloudquery: Option<crate::cloudquery::server::Listener>,
 }
 
 impl Sockets {
@@ -212,7 +212,11 @@ impl Sockets {
             Some(address) => Some(admin::http::bind(address).await?),
             None => None,
         };
-        Ok(Self { link, admin })
+        let cloudquery = match &config.cloudquery_listen {
+            Some(address) => Some(cloudquery::bind(address).await?),
+            None => None,
+        };
+        Ok(Self { link, admin, cloudquery })
     }
 }
 
@@ -234,6 +238,9 @@ fn start_links(parts: &Parts, opened: &Opened, socket: Option<Listener>, tasks: 
         tasks.spawn(Runner { end: end(parts, opened, link), meeting, stop, broken }.run());
     }
     if let Some(socket) = socket {
+        if !parts.peers_log_here {
+            tracing::info!(address = %socket.local_address(), "listening");
+        }
         listener::start(socket, waiting, &parts.config.name, (&parts.stop, tasks));
     }
     Ok(())
@@ -250,6 +257,8 @@ async fn end_with(parts: Parts, broken: CancellationToken) {
 fn end(parts: &Parts, opened: &Opened, link: &LinkConfig) -> End<LogReader> {
     let status =
         |wanted: bool, direction| wanted.then(|| parts.board.link(&link.name, direction, link.peer.as_deref()));
+    // Where both ends are here, the one that receives tells how it goes.
+    let sending = |status: LinkHandle| if parts.peers_log_here { status.quietly() } else { status };
     let (sends, receives) = (link.directions.sends(), link.directions.receives());
     End {
         settings: LinkSettings {
@@ -258,7 +267,7 @@ fn end(parts: &Parts, opened: &Opened, link: &LinkConfig) -> End<LogReader> {
         },
         feed: opened.feed.clone().filter(|_| sends),
         applier: opened.applier.clone().filter(|_| receives),
-        send_status: status(sends, Direction::Send),
+        send_status: status(sends, Direction::Send).map(sending),
         receive_status: status(receives, Direction::Receive),
         clock: Arc::clone(&parts.clock),
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{Ended, Parts};
 use crate::capture::reader::LogReader;
 use crate::capture::wake::Wake;
-use crate::replicate::feed::Feed;
+use crate::replicate::feed::{Feed, Ticker};
 
 /// How often the log is looked at. A prune needs a second of quiet, so this is also how quiet is told.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -38,12 +38,10 @@ pub(super) async fn watch_file(parts: Parts) {
         std::fs::metadata(&parts.config.database).map(|file| (file.dev(), file.ino())).ok()
     };
     let opened = identity();
-    let mut every = interval(LOOK_EVERY);
-    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = parts.stop.cancelled() => return,
-            _ = every.tick() => {}
+            () = sleep(parts.clock.until_beat(LOOK_EVERY)) => {}
         }
         if identity() != opened {
             tracing::warn!("the database file was replaced by another, or is gone: open it anew");
@@ -55,7 +53,7 @@ pub(super) async fn watch_file(parts: Parts) {
 
 /// Turns file-system events into ticks, where a commit stands behind them.
 async fn notice(parts: Parts, feed: Arc<Feed<LogReader>>, mut wake: Wake, changed: watch::Sender<u64>) {
-    let mut last = None;
+    let changed = Arc::new(Ticker::new(changed));
     loop {
         tokio::select! {
             () = parts.stop.cancelled() => return,
@@ -66,15 +64,7 @@ async fn notice(parts: Parts, feed: Arc<Feed<LogReader>>, mut wake: Wake, change
             parts.ended.end(Ended::FileReplaced);
             return;
         }
-        match feed.data_version().await {
-            Ok(version) if last == Some(version) => {}
-            Ok(version) => {
-                last = Some(version);
-                changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1));
-            }
-            // The sender's own read meets the same failure and reports it.
-            Err(_) => changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1)),
-        }
+        feed.look(&changed).await;
     }
 }
 

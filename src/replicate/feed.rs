@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
@@ -129,6 +129,28 @@ pub trait DataVersion {
 impl DataVersion for capture::reader::LogReader {
     fn data_version(&mut self) -> Result<i64, capture::ReadError> {
         Self::data_version(self)
+    }
+}
+
+/// Ticks for those who wait for changes, where `PRAGMA data_version` has moved.
+pub struct Ticker {
+    changed: watch::Sender<u64>,
+    last: AtomicI64,
+    /// Whether the reader's thread is asked already and has not looked yet.
+    waiting: AtomicBool,
+}
+
+impl Ticker {
+    /// One that ticks there; the first look always does.
+    pub fn new(changed: watch::Sender<u64>) -> Self {
+        Self { changed, last: AtomicI64::new(i64::MIN), waiting: AtomicBool::new(false) }
+    }
+
+    fn seen(&self, version: Option<i64>) {
+        // A failure ticks too: the sender's own read meets it and reports it.
+        if version.is_none_or(|version| self.last.swap(version, Ordering::AcqRel) != version) {
+            self.changed.send_modify(|ticks| *ticks = ticks.wrapping_add(1));
+        }
     }
 }
 
@@ -278,15 +300,24 @@ impl<S: ChangeSource> Feed<S> {
         self.acknowledged.subscribe()
     }
 
-    /// Moves whenever another connection has committed to the database.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub async fn data_version(&self) -> Result<i64, Error>
+    /// Ticks where another connection has committed to the database since this was last called. Waits for no answer: an
+    /// idle node looks every second, and would wake another thread only to hear that nothing is new.
+    pub async fn look(&self, ticker: &Arc<Ticker>)
     where
         S: DataVersion,
     {
-        Ok(self.shelf.call(|shelf| shelf.source().data_version()).await??)
+        if ticker.waiting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let ticking = Arc::clone(ticker);
+        let asked = self.shelf.tell(move |shelf| {
+            // What is committed from here on is asked for anew.
+            ticking.waiting.store(false, Ordering::Release);
+            ticking.seen(shelf.source().data_version().ok());
+        });
+        if asked.await.is_err() {
+            ticker.seen(None);
+        }
     }
 
     /// Closes both connections, after what was begun on them.

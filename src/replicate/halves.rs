@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
@@ -19,6 +19,8 @@ use crate::telemetry::{Heard, LinkHandle, LinkState};
 
 /// How often each end says that it is there.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// The same of an end that only receives: it has no news of a log, so all that hangs on it is [`SILENCE_MAX`].
+const HEARTBEAT_OF_RECEIVER_EVERY: Duration = Duration::from_secs(5);
 /// Silence after which a connection counts as lost. Heartbeats keep their order with the data, so on a slow line the part
 /// of a frame is the sign of life: at 64 kB/s there is one every 16 s.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -179,8 +181,8 @@ struct Heart {
 
 impl Heart {
     async fn beat(mut self, stop: CancellationToken) -> Result<(), Error> {
-        let mut every = interval(HEARTBEAT_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let every = if self.sent.is_some() { HEARTBEAT_EVERY } else { HEARTBEAT_OF_RECEIVER_EVERY };
+        let mut next = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -188,7 +190,7 @@ impl Heart {
                     self.show();
                     continue;
                 }
-                _ = every.tick() => {}
+                () = sleep_until(next) => next = Instant::now() + self.clock.until_beat(every),
             }
             self.show();
             let SenderState { head, behind_since_ms, .. } = self.state().unwrap_or_default();
@@ -229,5 +231,73 @@ async fn moved(sent: &mut Option<watch::Receiver<SenderState>>) {
     };
     if ended {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Begin, Commit};
+    use crate::model::{Checkpoint, EncodedBatch, Rows, RowsOp, SystemClock, TableId, WindowEnd, WindowItem};
+
+    /// A slow line on which one frame already takes longer than the silence that counts as a lost connection.
+    const LINE_BYTES_PER_SECOND: u64 = 64_000;
+    const ROW_BYTES: usize = 8 << 20;
+
+    fn receiving() -> (Halves, mpsc::Receiver<Arrived>) {
+        let (windows, arrived) = mpsc::channel(WINDOWS_WAITING_MAX);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        let halves = Halves {
+            tasks,
+            answers: None,
+            windows: Some(windows),
+            assembly: Assembly::new(&std::env::temp_dir()),
+            receive_status: None,
+            clock: Arc::new(SystemClock),
+            children: CancellationToken::new(),
+        };
+        (halves, arrived)
+    }
+
+    fn window_of_one_large_row() -> [Frame; 3] {
+        let at = Checkpoint { position: Position { epoch: Epoch(1), seq: 0 }, ts_ms: 0, fingerprint: 0 };
+        let end = WindowEnd {
+            to: at,
+            head: 0,
+            seen: 0,
+            whole: true,
+            last_part: true,
+            markers: Vec::new(),
+            sequences: Vec::new(),
+            user_version: None,
+            application_id: None,
+        };
+        let batch = EncodedBatch { rows: 1, codes: vec![0], data: vec![7; ROW_BYTES].into() };
+        [
+            Frame::Begin(Begin { number: 1, from: at.position, lost_history: false, catalog: false }),
+            Frame::Item(WindowItem::Rows(Rows { table: TableId(1), op: RowsOp::Upsert, batch })),
+            Frame::Commit(Commit { number: 1, end }),
+        ]
+    }
+
+    /// A frame counted as the only sign of life: a row that the line carried for longer than the silence limit broke the
+    /// connection off, each time anew, and never arrived.
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_takes_longer_than_the_silence_limit_arrives_over_a_slow_line() {
+        let (sink, mut stream) = link::slow_line(LINE_BYTES_PER_SECOND);
+        let (mut halves, mut windows) = receiving();
+        for frame in window_of_one_large_row() {
+            sink.data(frame).await.expect("room");
+        }
+        let (stop, begun) = (CancellationToken::new(), Instant::now());
+        tokio::select! {
+            ended = halves.pump(&mut stream, &stop) => panic!("the connection counts as lost: {ended:?}"),
+            arrived = windows.recv() => assert!(arrived.is_some()),
+        }
+        assert!(begun.elapsed() > 4 * SILENCE_MAX, "it took {:?}", begun.elapsed());
+        // Silence counts as ever.
+        let ended = halves.pump(&mut stream, &stop).await;
+        assert!(matches!(ended, Err(Error::Silent { .. })), "{ended:?}");
     }
 }

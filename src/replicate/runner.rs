@@ -65,7 +65,7 @@ impl<S: ChangeSource> Runner<S> {
                 Ok(None) => return,
                 Ok(Some((connection, greeting))) => {
                     let begun = Instant::now();
-                    let (outcome, interrupted_by) = self.session(connection, greeting).await;
+                    let (outcome, interrupted_by) = self.session(connection, greeting, last.is_some()).await;
                     next = interrupted_by;
                     if begun.elapsed() >= STABLE_AFTER {
                         backoff.reset();
@@ -110,10 +110,16 @@ impl<S: ChangeSource> Runner<S> {
         &mut self,
         connection: Connection,
         greeting: Option<Hello>,
+        again: bool,
     ) -> (Result<(), Error>, Option<(Connection, Option<Hello>)>) {
         let stop = self.stop.child_token();
         let peer = connection.peer.clone();
-        tracing::info!(link = self.end.settings.peer_name, peer, "connected");
+        let link = self.end.settings.peer_name.as_str();
+        // A halted link connects every few seconds; that it goes on is told by its being live.
+        match again || self.end.settings.peers_log_here {
+            true => tracing::debug!(link, peer, "connected"),
+            false => tracing::info!(link, peer, "connected"),
+        }
         if matches!(self.meeting, Meeting::Await(_)) {
             self.end.statuses().for_each(|status| status.peer(&peer));
         }

@@ -74,7 +74,15 @@ impl<S: 'static> Db<S> {
         answered.await.map_err(|_| Closed)
     }
 
-    /// The same for callers outside the async runtime.
+    /// Has `job` run on the thread, after whatever was sent before it, and waits for nothing but room.
+    ///
+    /// # Errors
+    /// [`Closed`] if the thread has ended.
+    pub async fn tell(&self, job: impl FnOnce(&mut S) + Send + 'static) -> Result<(), Closed> {
+        self.jobs.send(Box::new(job)).await.map_err(|_| Closed)
+    }
+
+    /// [`Self::call`] for callers outside the async runtime.
     ///
     /// # Errors
     /// [`Closed`] if the thread has ended.

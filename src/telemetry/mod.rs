@@ -2,6 +2,7 @@
 //!
 //! Every stage and `replicate` feed it; the command line and the admin socket read from it. Imports only the model.
 
+mod copying;
 pub mod failpoint;
 pub mod logging;
 pub mod metrics;

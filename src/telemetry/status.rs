@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::Metrics;
+use super::copying::{Copied, Copying};
 use super::report::{
     Direction, FORMAT, LinkReport, LinkState, LogReport, NodeReport, StatusReport, TableReport, TableState,
 };
@@ -74,6 +75,7 @@ struct Link {
     heard: Option<Heard>,
     error: Option<Trouble>,
     tables: BTreeMap<String, TableReport>,
+    copying: Copying,
 }
 
 /// What a heartbeat (or anything else that carries the same) said. Times are by the clock of who sent it, but `at_ms`.
@@ -120,7 +122,7 @@ impl Board {
         self.update(|facts| {
             facts.links.entry(key.clone()).or_insert_with(|| Link::new(peer.map(str::to_owned), now_ms));
         });
-        LinkHandle { board: self.clone(), key }
+        LinkHandle { board: self.clone(), key, logs: true }
     }
 
     /// The node's id, once its database has one.
@@ -170,7 +172,8 @@ impl Board {
         });
     }
 
-    /// Wakes at every change of the board. What it carries counts the changes.
+    /// Wakes at every change of the board but a sign of life that tells nothing new: those come every second, also while
+    /// nothing happens. What it carries counts the changes.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared.changed.subscribe()
     }
@@ -205,6 +208,10 @@ impl Board {
 
     fn update(&self, change: impl FnOnce(&mut Facts)) {
         change(&mut self.facts());
+        self.tell();
+    }
+
+    fn tell(&self) {
         self.shared.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
 }
@@ -226,9 +233,16 @@ impl Facts {
 pub struct LinkHandle {
     board: Board,
     key: (String, Direction),
+    logs: bool,
 }
 
 impl LinkHandle {
+    /// The same, but says nothing in the log: the peer's end does, and logs into the same place.
+    #[must_use]
+    pub fn quietly(self) -> Self {
+        Self { logs: false, ..self }
+    }
+
     /// The board that it writes on.
     pub fn board(&self) -> &Board {
         &self.board
@@ -253,12 +267,19 @@ impl LinkHandle {
 
     /// What the link is doing.
     pub fn state(&self, state: LinkState) {
-        self.update(|link, _| link.state = state);
+        let before = self.update_if(|link, _| {
+            let before = std::mem::replace(&mut link.state, state);
+            (before != state).then_some(before)
+        });
+        let between = [LinkState::Live, LinkState::BetweenTransactions];
+        if self.logs && state == LinkState::Live && before.is_some_and(|before| !between.contains(&before)) {
+            tracing::info!(link = self.key.0, "link is live: every table is copied, changes follow");
+        }
     }
 
     /// Up to where the sender's log is applied, where the time of that entry is not known.
     pub fn position(&self, position: Position) {
-        self.update(|link, _| link.position = Some(position));
+        self.update_if(|link, _| (link.position.replace(position) != Some(position)).then_some(()));
     }
 
     /// Up to where the sender's log is applied, and the time of that entry by the sender's clock.
@@ -271,24 +292,25 @@ impl LinkHandle {
 
     /// The end of the sender's log, as a window said it.
     pub fn head(&self, head: i64) {
-        self.update(|link, _| link.head = Some(head));
+        self.update_if(|link, _| (link.head.replace(head) != Some(head)).then_some(()));
     }
 
     /// The peer gave a sign of life that says how far its log goes: on a receiving link its heartbeat, on a sending one
     /// what our own log says when an acknowledgement or a heartbeat came.
     pub fn heartbeat(&self, heard: Heard) {
-        self.update(|link, now_ms| {
+        self.update_if(|link, now_ms| {
             let is_up_to_date = link.position.map_or(0, |position| position.seq) >= heard.head;
             if is_up_to_date || (link.connected && now_ms - link.since_ms >= SESSION_GOOD_MS) {
                 link.well_ms = now_ms;
             }
-            (link.head, link.heard) = (Some(heard.head), Some(heard));
+            let is_first = link.heard.replace(heard).is_none();
+            (link.head.replace(heard.head) != Some(heard.head) || is_first).then_some(())
         });
     }
 
     /// What went wrong, or `None` once it is over.
     pub fn error(&self, error: Option<Trouble>) {
-        self.update(|link, _| link.error = error);
+        self.update_if(|link, _| (std::mem::replace(&mut link.error, error.clone()) != error).then_some(()));
     }
 
     /// Halts the link: the state, and why.
@@ -301,7 +323,14 @@ impl LinkHandle {
         let by_name =
             |table: TableReport| (table.name.clone(), TableReport { link: Some(self.key.0.clone()), ..table });
         let tables = tables.into_iter().map(by_name).collect();
-        self.update(|link, _| link.tables = tables);
+        let mut copied = Vec::new();
+        self.update(|link, now_ms| {
+            let before = std::mem::replace(&mut link.tables, tables);
+            copied = link.copying.whole(&before, &link.tables, (link.connected, now_ms));
+        });
+        for Copied { table, rows, seconds } in copied.into_iter().filter(|_| self.logs) {
+            tracing::info!(link = self.key.0, table, rows, seconds, "table is copied");
+        }
     }
 
     /// One table of the link.
@@ -313,8 +342,20 @@ impl LinkHandle {
     }
 
     fn update(&self, change: impl FnOnce(&mut Link, i64)) {
+        self.update_if(|link, now_ms| {
+            change(link, now_ms);
+            Some(())
+        });
+    }
+
+    /// Changes the link, and wakes readers where `change` says what is new.
+    fn update_if<T>(&self, change: impl FnOnce(&mut Link, i64) -> Option<T>) -> Option<T> {
         let now_ms = self.board.shared.clock.now_ms();
-        self.board.update(|facts| change(facts.links.get_mut(&self.key).expect("links are never removed"), now_ms));
+        let new = change(self.board.facts().links.get_mut(&self.key).expect("links are never removed"), now_ms);
+        if new.is_some() {
+            self.board.tell();
+        }
+        new
     }
 }
 
@@ -332,6 +373,7 @@ impl Link {
             heard: None,
             error: None,
             tables: BTreeMap::new(),
+            copying: Copying::default(),
         }
     }
 

@@ -158,3 +158,24 @@ fn a_change_of_the_board_wakes_its_readers() {
     board.set_conflicts(1);
     assert!(changes.has_changed().expect("the board lives"));
 }
+
+/// Two heartbeats a second woke whoever watched the board, who then made a report of every table to find nothing new.
+#[test]
+fn a_heartbeat_that_tells_nothing_new_wakes_nobody() {
+    let (board, _) = board();
+    let link = board.link("peer", Direction::Receive, None);
+    let say = |head, at_ms| {
+        link.error(None);
+        link.state(LinkState::Live);
+        link.head(head);
+        link.position(at(5));
+        link.heartbeat(heard(head, None, at_ms));
+    };
+    say(5, 1_000);
+    let mut changes = board.subscribe();
+    changes.mark_unchanged();
+    say(5, 2_000);
+    assert!(!changes.has_changed().expect("the board lives"));
+    say(6, 3_000);
+    assert!(changes.has_changed().expect("the board lives"));
+}

@@ -402,3 +402,39 @@ fn a_recreated_source_is_told_from_the_old_one_with_the_way_out() {
     replicate_once(&place.source(), &place.replica());
     assert_equal(&place.source(), &place.replica());
 }
+
+/// A typing error in a glob copied nothing, and `--verify` called that equal.
+#[test]
+fn a_glob_that_matches_no_table_is_told_and_nothing_is_done() {
+    let place = Place::new();
+    drop(small(&place.source()));
+    let before = schema(&place.source());
+    for line in [
+        "replicate {s} {r} --once --verify --tables custmers",
+        "replicate {s} {r} --tables a --tables b*",
+        "plan --db {s} --tables custmers",
+        "setup --db {s} --tables a --tables custmers",
+    ] {
+        refused(&place, 2, line, &["--tables", "no table", "matches"]);
+    }
+    assert_eq!(schema(&place.source()), before);
+    assert!(!place.replica().exists());
+}
+
+/// Capture in a database that only receives would log every change that is applied, for nobody.
+#[test]
+fn setup_on_a_node_that_only_receives_is_refused() {
+    let place = Place::new();
+    drop(small(&place.replica()));
+    let before = schema(&place.replica());
+    let config = format!(
+        "name: replica\nspec: {{ connection_string: {} }}\nlinks: [{{ name: source, directions: receive, peer: 'h:1' }}]\n",
+        place.replica().display()
+    );
+    fs::write(place.file("replica.yaml"), config).unwrap();
+    for command in ["setup", "plan"] {
+        let line = format!("{command} --config {{d}}/replica.yaml");
+        refused(&place, 2, &line, &["replica.db", "only receives", "name the source"]);
+    }
+    assert_eq!(schema(&place.replica()), before);
+}

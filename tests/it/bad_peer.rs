@@ -7,7 +7,7 @@ use crate::{
     support::{
         Place, open, open_reader,
         pair::{Options, Pair, running},
-        process::{free_port, http_get},
+        process::{free_port, http_get, status},
         wait::until,
     },
 };
@@ -63,6 +63,11 @@ fn a_port_that_is_taken_is_named_whoever_wants_it() {
     refused(&place, 1, "run --config {d}/source.yaml", &[&taken, "is taken", "`listen`"]);
     config(&format!("listen: 127.0.0.1:{}\nadmin: {{ listen: {taken} }}\n", free_port()));
     refused(&place, 1, "run --config {d}/source.yaml", &[&taken, "admin.listen", "taken"]);
+    config(&format!("listen: 127.0.0.1:{}\ncloudquery: {{ listen: {taken} }}\n", free_port()));
+    refused(&place, 1, "run --config {d}/source.yaml", &[&taken, "cloudquery.listen", "another process"]);
+    let objects = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_\\_cdc%' ESCAPE '\\'";
+    let installed: i64 = open_reader(&place.source()).query_row(objects, [], |row| row.get(0)).unwrap();
+    assert_eq!(installed, 0, "the database was touched before the port was known to be free");
     config("listen: 0.0.0.0:7745\n");
     refused(&place, 2, "run --config {d}/source.yaml", &["0.0.0.0:7745", "insecure: true"]);
 }
@@ -98,6 +103,18 @@ fn a_poisoned_row_is_named_on_both_sides_until_the_operator_acts() {
         let behind = link["changes_behind"].as_i64().is_some_and(|changes| changes > 0);
         if behind && link["state"] == "halted" { Ok(()) } else { Err(body) }
     });
+    // Each looks again every few seconds, and says nothing new of it.
+    let (source, replica) = (pair.place.source(), pair.place.replica());
+    for (database, process) in [(&source, &pair.source), (&replica, &pair.replica)] {
+        until("both to have looked again", || {
+            let metrics = &status(database)["metrics"];
+            if metrics["reconnects_total"].as_u64() >= Some(3) { Ok(()) } else { Err(metrics.to_string()) }
+        });
+        let said = process.as_ref().unwrap().said();
+        for line in ["connected", "link halted"] {
+            assert_eq!(said.matches(line).count(), 1, "{line} in:\n{said}");
+        }
+    }
     let rows: i64 =
         open_reader(&pair.place.replica()).query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 1, "the link halts before the whole window");

@@ -9,7 +9,7 @@ use crate::support::{
     Place, env_number, open,
     oracle::assert_equal,
     pair::{Dials, Options, Pair},
-    process::{Process, quiesce, replicate_once, windows_applied},
+    process::{Process, quiesce, replicate_once, status, windows_applied},
     random::Random,
     shop::Writer,
     wait::{pause, until},
@@ -107,6 +107,48 @@ fn either_process_of_a_pair_may_be_killed_at_any_step() {
         Writer::new(&conn, 13).write(&conn, 30);
         pair.assert_equal();
         pair.stop();
+    }
+}
+
+/// Equal is what a window applied twice leaves too: here the rows that the next process writes are counted. Those of a
+/// transaction that was not committed come again, those of one that was do not, acknowledged or not.
+#[test]
+fn a_window_that_was_committed_is_not_applied_again() {
+    for (failpoint, again) in [
+        ("apply_before_commit", 10),
+        ("apply_after_commit", 0),
+        ("receiver_before_ack", 0),
+        ("sender_before_ack", 0),
+        ("sender_after_ack", 0),
+    ] {
+        let place = Place::new();
+        let conn = open(&place.source());
+        fill(&conn);
+        replicate_once(&place.source(), &place.replica());
+        let before = windows_applied(&place.replica());
+        // A session's first window tells what there is; the second one brings the change.
+        let spec = format!("{failpoint}=2");
+        let mut victim = Process::replicate(&place.source(), &place.replica(), &[("TWINLITE_FAILPOINT", &spec)]);
+        until("the first window", || match windows_applied(&place.replica()) - before {
+            1.. => Ok(()),
+            _ => Err(victim.said()),
+        });
+        conn.execute_batch("UPDATE a SET v = 'changed' WHERE id BETWEEN 101 AND 110").unwrap();
+        assert_eq!(victim.wait().signal(), Some(Signal::KILL.as_raw()), "{failpoint}: {}", victim.said());
+        let mut process = Process::replicate(&place.source(), &place.replica(), &[]);
+        quiesce(&place.source(), &place.replica());
+        let written = until("the process to have told what it applied", || {
+            let metrics = status(&place.replica())["metrics"].clone();
+            let count = |name: &str| metrics[name].as_i64().unwrap_or(0);
+            match count("windows_applied_total") {
+                1.. => Ok(count("rows_upserted_total") + count("rows_deleted_total")),
+                _ => Err(metrics.to_string()),
+            }
+        });
+        assert_eq!(written, again, "{failpoint}");
+        assert_equal(&place.source(), &place.replica());
+        process.assert_running();
+        process.stop();
     }
 }
 

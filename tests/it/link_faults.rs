@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::{
     Place, env_number, open,
     pair::{Dials, Options, Pair, running},
-    process::http_get,
+    process::{Process, http_get},
     proxy::Way,
     random::Random,
     shop::Writer,
@@ -41,6 +43,62 @@ fn a_pair_replicates_whichever_side_dials() {
         }
         pair.stop();
     }
+}
+
+#[test]
+fn each_end_says_once_what_is_copied_and_that_it_is_live() {
+    let mut pair = running(place(), &Options::default());
+    let said = |pair: &Pair, line: &str| {
+        let count = |process: &Option<Process>| process.as_ref().map_or(0, |one| one.said().matches(line).count());
+        (count(&pair.source), count(&pair.replica))
+    };
+    let is_live = |pair: &Pair| {
+        until("both ends to say that they are live", || match said(pair, "link is live") {
+            (1.., 1..) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    };
+    is_live(&pair);
+    let conn = open(&pair.place.source());
+    Writer::new(&conn, 5).write(&conn, 50);
+    pair.assert_equal();
+    assert_eq!(said(&pair, "link is live"), (1, 1));
+    let copied = |table: &str| format!("table is copied link=\"source\" table=\"{table}\" rows=5000 seconds=");
+    for table in ["a", "b"] {
+        assert_eq!(said(&pair, &copied(table)), (0, 1), "{}", pair.replica.as_ref().unwrap().said());
+    }
+    // What was copied once is not said again by the next process.
+    pair.replica.take().unwrap().stop();
+    pair.start_replica(&[]);
+    is_live(&pair);
+    pair.assert_equal();
+    assert_eq!(said(&pair, "INFO table is copied"), (0, 0), "{}", pair.replica.as_ref().unwrap().said());
+    pair.stop();
+}
+
+#[test]
+fn a_node_that_is_told_to_end_finishes_its_transaction_and_ends_well() {
+    let mut pair = running(place(), &Options::default());
+    let conn = open(&pair.place.source());
+    let mut writer = Writer::new(&conn, 6);
+    for signal in [Signal::TERM, Signal::INT] {
+        for ends_first in [Dials::Source, Dials::Replica] {
+            writer.write(&conn, 100);
+            let mut nodes = [pair.source.take().unwrap(), pair.replica.take().unwrap()];
+            if ends_first == Dials::Replica {
+                nodes.reverse();
+            }
+            for node in &mut nodes {
+                node.signal(signal);
+                let status = node.wait();
+                assert!(status.success(), "{signal:?}: {status}; it said:\n{}", node.said());
+                assert!(!node.said().contains("grace period"), "{}", node.said());
+            }
+            pair.start();
+            pair.assert_equal();
+        }
+    }
+    pair.stop();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use crate::support::{
     Place, StopOnDrop, bank, env_number, open, open_reader,
     oracle::{Oracle, assert_equal, quoted, tables},
-    process::{Process, expect_code, expect_failure, quiesce, replicate_once, status},
+    process::{Process, expect_code, expect_failure, quiesce, replicate_once, status, twinlite},
     random::Random,
     shop::{Writer, rebuild},
     skipped,
@@ -342,4 +342,42 @@ fn rows_of_two_thousand_columns_arrive() {
     conn.execute_batch("UPDATE wide SET c1000 = 'middle'; INSERT INTO wide(id) VALUES (3)").unwrap();
     replicate_once(&place.source(), &place.replica());
     assert_equal(&place.source(), &place.replica());
+}
+
+/// Ctrl-C during the copy ended the wait for it, and then what there was of the replica was compared, and said to differ.
+#[test]
+fn what_is_stopped_during_the_copy_is_not_compared() {
+    let place = Place::new();
+    let conn = small(&place.source());
+    expect_code(0, &["setup".as_ref(), "--db".as_ref(), place.source().as_os_str()]);
+    // The replica cannot be noted as a consumer of the log, so the copy does not even begin before the signal comes.
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let stdout = place.file("stdout");
+    let mut process = Process::replicate_into(&stdout, &place.source(), &place.replica(), &["--once", "--verify"]);
+    until("the halves to meet", || {
+        let met = place.replica().exists() && status(&place.source())["links"][0]["connected"] == true;
+        met.then_some(()).ok_or_else(|| process.said())
+    });
+    process.signal(rustix::process::Signal::INT);
+    let status = process.wait();
+    assert_eq!(fs::read_to_string(&stdout).unwrap(), "", "it compared; it said:\n{}", process.said());
+    assert!(status.success(), "{}", process.said());
+    assert!(tables(&open_reader(&place.replica())).is_empty());
+}
+
+/// Each half took the other's end for a failure and warned of it, now and then.
+#[test]
+fn a_clean_end_warns_of_nothing() {
+    for _ in 0..env_number("TWINLITE_CASES", 8) {
+        let place = Place::new();
+        drop(small(&place.source()));
+        let args = ["replicate".into(), place.source().into_os_string(), place.replica().into_os_string()];
+        let output = twinlite(&[&args[..], &["--once".into()]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && said.contains("INFO"), "{said}");
+        assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
+        for words in ["capture stays installed in", "is bounded by 7 days", "twinlite teardown --db"] {
+            assert!(said.contains(words), "no {words} in:\n{said}");
+        }
+    }
 }

@@ -111,6 +111,37 @@ fn a_replica_whose_file_is_replaced_begins_anew() {
     process.stop();
 }
 
+/// Whoever restores a backup, or renames a file and renames it back, leaves no file there for a moment: the node began to
+/// open it anew, found nothing, and ended.
+#[test]
+fn a_source_that_is_away_for_a_moment_is_waited_for() {
+    for both_in_one_process in [true, false] {
+        let place = Place::new();
+        run(&place, "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 1)");
+        let (source, replica, away) = (place.source(), place.replica(), place.file("away.db"));
+        let (mut process, other) = if both_in_one_process {
+            let process = Process::replicate(&source, &replica, &[]);
+            quiesce(&source, &replica);
+            (process, None)
+        } else {
+            let mut pair = running(place, &Options::default());
+            (pair.source.take().unwrap(), Some(pair))
+        };
+        fs::rename(&source, &away).unwrap();
+        until("the process to look for the file again", || {
+            process.assert_running();
+            process.said().contains("trying again").then_some(()).ok_or_else(|| process.said())
+        });
+        fs::rename(&away, &source).unwrap();
+        open(&source).execute_batch("INSERT INTO t VALUES (2, 2)").unwrap();
+        quiesce(&source, &replica);
+        assert_equal(&source, &replica);
+        process.assert_running();
+        process.stop();
+        drop(other);
+    }
+}
+
 #[test]
 fn two_replicas_of_one_source_end_equal() {
     let place = Place::new();

@@ -61,14 +61,13 @@ pub struct Process {
 impl Process {
     /// Starts the program with arguments and environment.
     pub fn start<S: AsRef<std::ffi::OsStr>>(name: &str, args: &[S], env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_twinlite"))
-            .args(args)
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twinlite"));
+        command.args(args).envs(env.iter().copied()).stdout(Stdio::null());
+        Self::spawn(name, &mut command)
+    }
+
+    fn spawn(name: &str, command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_child(&child);
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (writer, stderr) = (lines.clone(), child.stderr.take().unwrap());
@@ -85,6 +84,13 @@ impl Process {
     /// `twinlite replicate SRC DST`, until it is stopped.
     pub fn replicate(source: &Path, replica: &Path, env: &[(&str, &str)]) -> Self {
         Self::start("replicate", &["replicate".as_ref(), source.as_os_str(), replica.as_os_str()], env)
+    }
+
+    /// The same with flags, and its stdout in a file.
+    pub fn replicate_into(stdout: &Path, source: &Path, replica: &Path, flags: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twinlite"));
+        command.arg("replicate").args([source, replica]).args(flags).stdout(std::fs::File::create(stdout).unwrap());
+        Self::spawn("replicate", &mut command)
     }
 
     /// `twinlite run --config FILE`.
