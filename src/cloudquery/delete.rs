@@ -9,6 +9,9 @@ use arrow::datatypes::Field;
 use super::proto::plugin;
 use super::{Error, ipc};
 
+/// Values of one deletion: SQLite takes no more parameters in one statement, and each is an Arrow record in memory.
+const PREDICATES_MAX: usize = 32_766;
+
 /// Rows to delete.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeleteRecord {
@@ -161,6 +164,12 @@ impl DeleteRecord {
         groups: &[plugin::PredicatesGroup],
         relations: &[plugin::TableRelation],
     ) -> Result<Self, Error> {
+        let predicates = groups.iter().fold(0, |sum: usize, group| sum.saturating_add(group.predicates.len()));
+        if predicates > PREDICATES_MAX {
+            return Err(Error::Malformed(format!(
+                "a deletion by {predicates} values, of at most {PREDICATES_MAX}; send several"
+            )));
+        }
         let groups = groups.iter().map(Group::decode).collect::<Result<_, _>>()?;
         let relation = |wire: &plugin::TableRelation| Relation {
             table: wire.table_name.clone(),
@@ -205,6 +214,20 @@ mod tests {
         };
         assert_eq!(DeleteRecord::from_write(&delete.to_write().expect("encodes")).expect("decodes"), delete);
         assert_eq!(DeleteRecord::from_sync(&delete.to_sync().expect("encodes")).expect("decodes"), delete);
+    }
+
+    #[test]
+    fn more_values_than_a_statement_takes_are_refused_before_they_are_read() {
+        let junk = plugin::Predicate { record: bytes::Bytes::from_static(b"junk"), ..plugin::Predicate::default() };
+        let group = |count| plugin::PredicatesGroup { grouping_type: 1, predicates: vec![junk.clone(); count] };
+        let groups = vec![group(PREDICATES_MAX), group(1)];
+        let wire = plugin::write::MessageDeleteRecord {
+            table_name: "t".to_owned(),
+            where_clause: groups,
+            table_relations: Vec::new(),
+        };
+        let why = DeleteRecord::from_write(&wire).expect_err("refused").to_string();
+        assert!(why.contains("32767 values"), "{why}");
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub fn encode_record(record: &RecordBatch) -> Result<Bytes, Error> {
 /// # Errors
 /// [`Error::Arrow`] or [`Error::Malformed`] where the bytes are none.
 pub fn decode_schema(bytes: &[u8]) -> Result<SchemaRef, Error> {
+    check_messages(bytes)?;
     guarded(|| Ok(StreamReader::try_new(Cursor::new(bytes), None)?.schema()))
 }
 
@@ -87,6 +88,14 @@ pub fn decode_owned(bytes: Bytes) -> Result<(SchemaRef, Vec<RecordBatch>), Error
     })
 }
 
+/// Fields of one schema, those within others too. SQLite takes 2,000 columns; CloudQuery's widest test table has some
+/// thousand fields.
+const FIELDS_MAX: usize = 1 << 16;
+
+/// Arrays in all batches of one stream. Each takes some hundred bytes here, whatever is in it; a sender needs fewer to say
+/// that there is one.
+const ARRAYS_MAX: usize = 1 << 19;
+
 /// The word before a message's length.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
@@ -95,10 +104,11 @@ const END_MARK: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
 /// Where the last whole message of a stream ends. Whatever follows the end mark is nobody's.
 ///
-/// Refuses, before anything is made of it, a stream that is cut within a message, and batches that [`check_batch`] does.
+/// Refuses, before anything is made of it, a stream that is cut within a message, and whatever would take far more memory
+/// than its bytes do: see [`check_schema`] and [`check_batch`].
 fn check_messages(bytes: &[u8]) -> Result<usize, Error> {
     let cut = || Error::Malformed("its Arrow stream is cut, or none".to_owned());
-    let mut rest = bytes;
+    let (mut rest, mut arrays) = (bytes, 0);
     loop {
         let end = bytes.len() - rest.len();
         let framed = rest.strip_prefix(&CONTINUATION).unwrap_or(rest);
@@ -114,27 +124,56 @@ fn check_messages(bytes: &[u8]) -> Result<usize, Error> {
         let dictionary = message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
         let batch = message.header_as_record_batch().or(dictionary);
         let body = usize::try_from(message.bodyLength()).map_err(|_| cut())?;
+        if let Some(schema) = message.header_as_schema() {
+            check_schema(&schema, bytes.len())?;
+        }
         if let Some(batch) = batch {
             check_batch(&batch, body, bytes.len())?;
+            arrays += batch.nodes().map_or(0, |nodes| nodes.len());
+            if arrays > ARRAYS_MAX {
+                return Err(Error::Malformed("its batches are too many; send fewer, or larger ones".to_owned()));
+            }
         }
         rest = framed.get(body..).ok_or_else(cut)?;
     }
 }
 
+/// Refuses a schema of more fields than any table has, or which says more than its stream has bytes: what stands there
+/// once may be pointed at from many places, and would be copied for each.
+fn check_schema(schema: &arrow::ipc::Schema<'_>, bytes: usize) -> Result<(), Error> {
+    let (mut fields, mut text) = (0_usize, 0_usize);
+    let said = |pair: arrow::ipc::KeyValue<'_>| pair.key().map_or(0, str::len) + pair.value().map_or(0, str::len);
+    text += schema.custom_metadata().into_iter().flatten().map(said).sum::<usize>();
+    let mut open: Vec<arrow::ipc::Field<'_>> = schema.fields().into_iter().flatten().collect();
+    while let Some(field) = open.pop() {
+        fields += 1;
+        text += field.name().map_or(0, str::len);
+        text += field.custom_metadata().into_iter().flatten().map(said).sum::<usize>();
+        if fields > FIELDS_MAX || text > bytes {
+            return Err(Error::Malformed("its schema is larger than any table's".to_owned()));
+        }
+        open.extend(field.children().into_iter().flatten());
+    }
+    Ok(())
+}
+
 /// Refuses a batch that is compressed: a few bytes say themselves how many they become, and nobody in this protocol
-/// compresses. And one whose buffers are not in its body, or which says that it has more rows than its stream has bits.
+/// compresses. And one whose buffers are not in its body, or share parts of it, for each may be copied; or which says that
+/// it has more rows than its stream has bits.
 fn check_batch(batch: &arrow::ipc::RecordBatch<'_>, body: usize, bytes: usize) -> Result<(), Error> {
     let refused = |why: &str| Err(Error::Malformed(why.to_owned()));
     if batch.compression().is_some() {
         return refused("its batches are compressed; send them as they are");
     }
-    let end = |buffer: &arrow::ipc::Buffer| {
-        let (offset, length) = (usize::try_from(buffer.offset()).ok()?, usize::try_from(buffer.length()).ok()?);
-        offset.checked_add(length)
-    };
-    let mut buffers = batch.buffers().into_iter().flatten();
-    if !buffers.all(|buffer| end(buffer).is_some_and(|end| end <= body)) {
-        return refused("its batch has a buffer outside of its body");
+    let mut left = body;
+    for buffer in batch.buffers().into_iter().flatten() {
+        let range = usize::try_from(buffer.offset()).ok().zip(usize::try_from(buffer.length()).ok());
+        let is_inside = |(offset, length): &(usize, usize)| offset.checked_add(*length).is_some_and(|end| end <= body);
+        let Some((_, length)) = range.filter(is_inside) else {
+            return refused("its batch has a buffer outside of its body");
+        };
+        let Some(rest) = left.checked_sub(length) else { return refused("its batch has buffers that overlap") };
+        left = rest;
     }
     match usize::try_from(batch.length()) {
         Ok(rows) if rows / 8 <= bytes => Ok(()),
@@ -207,6 +246,74 @@ mod tests {
         };
         assert_eq!(decode_owned(rows(1000)).expect("decoded").1[0].num_rows(), 1000);
         assert!(decode_owned(rows(1 << 40)).expect_err("refused").to_string().contains("rows than bits"));
+    }
+
+    fn malformed(bytes: Vec<u8>) -> String {
+        let by_records = decode_records(&bytes).expect_err("refused").to_string();
+        assert_eq!(decode_owned(bytes.into()).expect_err("refused").to_string(), by_records);
+        by_records
+    }
+
+    /// Each buffer may be copied, so a body that a thousand columns share would be there a thousand times.
+    #[test]
+    fn buffers_that_share_their_bytes_are_refused() {
+        let column = || -> ArrayRef { Arc::new(Int64Array::from(vec![1, 2, 3])) };
+        let batch = RecordBatch::try_from_iter([("a", column()), ("b", column())]).expect("two columns");
+        let encoded = encode_record(&batch).expect("encoded").to_vec();
+        let place = |offset: i64, length: i64| [offset.to_le_bytes(), length.to_le_bytes()].concat();
+        // The second column's values are behind the first's, which take 64 bytes.
+        let at = encoded.windows(16).position(|bytes| bytes == place(64, 24)).expect("its values' place");
+        for (offset, length, why) in
+            [(0, 128, "overlap"), (64, 65, "outside"), (i64::MAX, 8, "outside"), (-8, 8, "outside")]
+        {
+            let mut bytes = encoded.clone();
+            bytes[at..at + 16].copy_from_slice(&place(offset, length));
+            let said = malformed(bytes);
+            assert!(said.contains(why), "{offset} {length}: {said}");
+        }
+    }
+
+    /// What stands in a schema once may be pointed at from everywhere in it.
+    #[test]
+    fn a_schema_that_says_more_than_its_bytes_is_refused() {
+        use arrow::datatypes::{DataType, Field, Metadata};
+        let note = Metadata::from([("note", "x".repeat(10_000).as_str())]);
+        let field = |name: String| Field::new(name, DataType::Int64, true);
+        let mut fields: Vec<Field> = (0..100).map(|number| field(number.to_string())).collect();
+        fields[0] = field("0".to_owned()).with_metadata(note);
+        let mut bytes = encode_schema(&Schema::new(fields)).expect("encoded").to_vec();
+        decode_schema(&bytes).expect("as it is");
+        let places = {
+            let message = arrow::ipc::root_as_message(&bytes[8..]).expect("a message");
+            let offsets = message.header_as_schema().and_then(|schema| schema.fields()).expect("fields");
+            let start = offsets.bytes().as_ptr() as usize - bytes.as_ptr() as usize;
+            start..start + offsets.bytes().len()
+        };
+        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
+        let first = word(&bytes, places.start);
+        for (number, at) in places.step_by(4).enumerate() {
+            let offset = first - 4 * u32::try_from(number).expect("small");
+            bytes[at..at + 4].copy_from_slice(&offset.to_le_bytes());
+        }
+        let why = decode_schema(&bytes).expect_err("refused").to_string();
+        assert!(why.contains("larger than any table's"), "{why}");
+        assert_eq!(malformed(bytes), why);
+        let many: Vec<Field> = (0..=FIELDS_MAX).map(|_| field(String::new())).collect();
+        let many = encode_schema(&Schema::new(many)).expect("encoded");
+        assert_eq!(decode_schema(&many).expect_err("refused").to_string(), why);
+    }
+
+    #[test]
+    fn batches_without_end_are_refused() {
+        let nothing = || -> ArrayRef { Arc::new(arrow::array::NullArray::new(1)) };
+        let columns = (0..1000).map(|number| (number.to_string(), nothing()));
+        let batch = RecordBatch::try_from_iter(columns).expect("columns");
+        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).expect("a writer");
+        for _ in 0..=ARRAYS_MAX / 1000 {
+            writer.write(&batch).expect("written");
+        }
+        let bytes = writer.into_inner().expect("bytes");
+        assert!(malformed(bytes).contains("too many"));
     }
 
     #[test]

@@ -283,3 +283,42 @@ impl Table {
         self.metadata.get(schema_keys::INCREMENTAL).is_some_and(|text| text == "true")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Go writes "false", others leave the key out; Python's "True" is nobody's word for it.
+    #[test]
+    fn a_flag_is_true_where_its_text_is_exactly_true() {
+        for (text, expected) in
+            [(Some("true"), true), (Some("false"), false), (Some("TRUE"), false), (Some("1"), false), (None, false)]
+        {
+            let field = Field::new("c", DataType::Int64, true);
+            let metadata = |key: &str| text.map(|text| Metadata::from([(key, text)])).unwrap_or_default();
+            let column = |key: &str| Column::from_field(&field.clone().with_metadata(metadata(key)));
+            let found = [
+                column(field_keys::PRIMARY_KEY).primary_key(),
+                column(field_keys::UNIQUE).unique(),
+                column(field_keys::INCREMENTAL).incremental_key(),
+                column(field_keys::PRIMARY_KEY_COMPONENT).primary_key_component(),
+                Table { name: "t".to_owned(), metadata: metadata(schema_keys::INCREMENTAL), columns: vec![] }
+                    .incremental(),
+            ];
+            assert_eq!(found, [expected; 5], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nullability_is_the_field_s_and_only_the_name_must_be_there() {
+        let fields = vec![Field::new("a", DataType::Int64, false), Field::new("b", DataType::Int64, true)];
+        let named = Schema::new_with_metadata(fields.clone(), Metadata::from([(schema_keys::NAME, "t")]));
+        let table = Table::from_schema(&named).expect("a table");
+        assert_eq!((table.columns[0].not_null(), table.columns[1].not_null()), (true, false));
+        assert_eq!((table.name.as_str(), table.parent(), table.incremental()), ("t", None, false));
+        for metadata in [Metadata::default(), Metadata::from([(schema_keys::NAME, "")])] {
+            let nameless = Table::from_schema(&Schema::new_with_metadata(fields.clone(), metadata));
+            assert!(matches!(nameless, Err(Error::NoTableName)));
+        }
+    }
+}

@@ -23,7 +23,7 @@ use arrow::datatypes::{
 };
 
 use super::types::{extension_of, type_name};
-use super::{Error, Extension};
+use super::{Error, Extension, MESSAGE_BYTES_MAX};
 
 /// What NULL is written as where something must be. Never stored.
 const NULL: &str = "(null)";
@@ -220,6 +220,9 @@ fn write_all(
             out.push(',');
         }
         write(at, out)?;
+        if out.len() > MESSAGE_BYTES_MAX {
+            return Err(Fail::Value("its text form is longer than a message may be, 200 MiB"));
+        }
     }
     out.push(close);
     Ok(())
@@ -287,4 +290,34 @@ pub(super) fn string_at<'a>(data_type: &DataType, array: &'a dyn Array, row: usi
         _ => array.as_string_view_opt().map(|array| array.value(row)),
     };
     text.ok_or(Fail::Array)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{BinaryArray, ListArray, ListViewArray};
+    use arrow::buffer::OffsetBuffer;
+
+    use super::*;
+
+    /// Lists that all show the same 16 MiB: a message is quick to say what takes long to write.
+    #[test]
+    fn a_text_that_no_message_could_bring_back_is_refused() {
+        let lists = |count: usize| {
+            let item = |data_type| Arc::new(Field::new("item", data_type, true));
+            let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values([vec![0; 16 << 20]]));
+            let (starts, sizes) = (vec![0; count], vec![1; count]);
+            let views = ListViewArray::new(item(DataType::Binary), starts.into(), sizes.into(), bytes, None);
+            let offsets = OffsetBuffer::from_lengths([count]);
+            ListArray::new(item(views.data_type().clone()), offsets, Arc::new(views), None)
+        };
+        let written = |count| {
+            let array = lists(count);
+            text(&array, &Field::new("c", array.data_type().clone(), true), 0)
+        };
+        assert!(written(2).expect("43 MiB").len() > 40 << 20);
+        let why = written(10).expect_err("213 MiB").to_string();
+        assert!(why.contains("\"c\"") && why.contains("longer than a message"), "{why}");
+    }
 }

@@ -1,5 +1,6 @@
 //! `twinlite serve` as CloudQuery's clients meet it: each call, in the right order and in wrong ones.
 
+use arrow::datatypes::DataType;
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -11,6 +12,7 @@ use twinlite::cloudquery::proto::plugin::{
     read as read_message, sync, test_connection, transform, transform_schema, write as wire,
 };
 use twinlite::cloudquery::proto::{discovery, discovery_v0};
+use twinlite::cloudquery::{Column, Table};
 
 use crate::support::cq::{Serve, expect, init, insert, insert_bytes, migrate, read, rows, schema, table, write};
 use crate::support::wait::until;
@@ -195,6 +197,38 @@ async fn unset_messages_empty_records_and_records_of_several_batches_are_taken()
     write(&mut client, messages).await.unwrap();
     assert_eq!(read(&mut client, &table("t")).await.unwrap(), 3);
     write(&mut client, Vec::new()).await.unwrap();
+}
+
+/// Two sources, or a transformer, may say what a table is several times in one Write: each is done, in order, with its own
+/// word on force.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_may_be_migrated_often_in_one_write() {
+    let (server, place) = (Serve::tcp(), Place::new());
+    let mut client = server.ready(&place.source()).await;
+    let with = |more: Vec<Column>| Table { columns: [table("t").columns, more].concat(), ..table("t") };
+    let extra = |data_type: DataType| with(vec![Column::new("extra", data_type)]);
+    let forced = |table: &Table| {
+        let message = wire::MessageMigrateTable { table: schema(table), migrate_force: true };
+        wire::Request { message: Some(wire::request::Message::MigrateTable(message)) }
+    };
+    let messages = vec![
+        migrate(&table("t")),
+        insert(&rows("t", &[1])),
+        migrate(&extra(DataType::Utf8)),
+        insert(&rows("t", &[-2])),
+        migrate(&table("t")),
+        insert(&rows("t", &[3])),
+    ];
+    write(&mut client, messages).await.unwrap();
+    assert_eq!(count(&place, "t"), Ok(3));
+    assert_eq!(read(&mut client, &extra(DataType::Utf8)).await.unwrap(), 3, "the column of the second stays");
+    // The first is refused, whatever the second would say; in the other order both are done.
+    let refused = write(&mut client, vec![migrate(&extra(DataType::Int64)), forced(&table("t"))]).await;
+    expect("safe", refused, Code::Cancelled, "plugin returned error: Can't migrate tables automatically");
+    assert_eq!(count(&place, "t"), Ok(3));
+    let anew = vec![forced(&extra(DataType::Int64)), migrate(&extra(DataType::Int64)), insert(&rows("t", &[4]))];
+    write(&mut client, anew).await.unwrap();
+    assert_eq!(count(&place, "t"), Ok(1));
 }
 
 /// As where the destination keeps the state of its source, too.

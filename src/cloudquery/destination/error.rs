@@ -98,6 +98,9 @@ pub enum Error {
     /// It was made without a connection: it knows tables and schemas, and neither reads nor writes.
     #[error("the destination was initialised with no_connection; initialise it without")]
     NoConnection,
+    /// Something here is wrong; nothing of what was asked for is done.
+    #[error("failed for a reason of the destination's own; see its log")]
+    Panicked,
     /// It was closed.
     #[error("the destination is closed; initialise it again")]
     Closed,
@@ -115,6 +118,7 @@ impl Error {
             | Self::Unfit { .. }
             | Self::Refused { .. }
             | Self::NoConnection
+            | Self::Panicked
             | Self::Closed => Fault::Halt,
             Self::Value { source, .. } => source.fault(),
             Self::Statement { source, .. } => source.fault(),

@@ -117,17 +117,16 @@ impl Plan {
         Ok(())
     }
 
-    /// SQLite would make a key up where the rowid's other name is NULL.
+    /// SQLite would make a key up where the rowid's other name is NULL, and names no column where it is no integer.
     fn check_key(&self, place: usize, value: &ToSqlOutput<'_>) -> Result<(), Error> {
-        match (&self.rowid_alias, value) {
-            (Some((key, column)), ToSqlOutput::Borrowed(ValueRef::Null) | ToSqlOutput::Owned(Stored::Null))
-                if *key == place =>
-            {
-                let why = format!("its key \"{column}\" is NULL in a row, which an integer key cannot be");
-                Err(Error::Unfit { table: self.table.clone(), why })
-            }
-            _ => Ok(()),
-        }
+        let Some((_, column)) = self.rowid_alias.as_ref().filter(|(key, _)| *key == place) else { return Ok(()) };
+        let what = match value {
+            ToSqlOutput::Borrowed(ValueRef::Null) | ToSqlOutput::Owned(Stored::Null) => "is NULL",
+            ToSqlOutput::Owned(Stored::Blob(_)) => "is above 2^63 - 1",
+            _ => return Ok(()),
+        };
+        let why = format!("its key \"{column}\" {what} in a row, which an integer key cannot be");
+        Err(Error::Unfit { table: self.table.clone(), why })
     }
 }
 

@@ -23,6 +23,9 @@ const BATCH_BYTES: u64 = 10 << 20;
 /// How long a batch that is not full waits where the spec does not say.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The longest name of a consumer.
+const CONSUMER_CHARS_MAX: usize = 200;
+
 /// Where to write, and in which portions.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -49,7 +52,7 @@ pub struct Spec {
     pub cdc: bool,
     /// As a source with `cdc`: under which name the change log is kept for it; one for each of several syncs.
     #[serde(default = "consumer")]
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(length(min = 1, max = CONSUMER_CHARS_MAX))]
     pub consumer: String,
     /// As a source: what becomes of a value that its column's type cannot hold.
     #[serde(default)]
@@ -96,12 +99,20 @@ impl Spec {
             Error::Spec(format!("spec: {named}{}", error.inner()))
         })?;
         reader.end().map_err(|error| Error::Spec(format!("spec: {error}")))?;
-        Ok(spec.unwrap_or_default())
+        let spec = spec.unwrap_or_default();
+        if !(1..=CONSUMER_CHARS_MAX).contains(&spec.consumer.chars().count()) {
+            return Err(Error::Spec(format!("spec: consumer: want a name of 1 to {CONSUMER_CHARS_MAX} characters")));
+        }
+        Ok(spec)
     }
 
-    /// The JSON Schema (draft 2020-12) of a spec.
-    pub fn json_schema() -> String {
-        schemars::schema_for!(Self).as_value().to_string()
+    /// The JSON Schema (draft 2020-12) of a spec; of one that need not name a database, where there is one already.
+    pub fn json_schema(is_database_known: bool) -> String {
+        let mut schema = schemars::schema_for!(Self);
+        if is_database_known {
+            schema.remove("required");
+        }
+        schema.as_value().to_string()
     }
 }
 
@@ -257,7 +268,8 @@ fn go_duration(text: &str) -> Option<Duration> {
         total = total.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
         rest = &tail[unit.len()..];
     }
-    Some(total)
+    // Go counts nanoseconds in 64 bits; and a moment so far away is none that a clock could be set for.
+    i64::try_from(total.as_nanos()).is_ok().then_some(total)
 }
 
 #[cfg(test)]
@@ -301,6 +313,8 @@ mod tests {
             (r#"{"batch_timeout": "-1s"}"#, "batch_timeout"),
             (r#"{"connection_string": 7}"#, "connection_string"),
             (r#"{"connectionString": "a"}"#, "connectionString"),
+            (r#"{"batch_timeout": "4000000000000000h"}"#, "batch_timeout"),
+            (r#"{"consumer": ""}"#, "consumer"),
             ("[]", "spec"),
             ("{} {}", "spec"),
         ] {
@@ -318,14 +332,15 @@ mod tests {
         assert_eq!(ms("500ms"), Some(500));
         assert_eq!(ms("1500µs"), Some(1));
         assert_eq!(ms("0"), Some(0));
-        for wrong in ["", "s", "1", "1x", "-1s", "1s2", ".s", "1..2s", "1e9999h"] {
+        assert_eq!(ms("2562047h"), Some(2_562_047 * 3_600_000));
+        for wrong in ["", "s", "1", "1x", "-1s", "1s2", ".s", "1..2s", "1e9999h", "2562048h", "4000000000000000h"] {
             assert_eq!(ms(wrong), None, "{wrong}");
         }
     }
 
     #[test]
     fn the_schema_says_the_same() {
-        let schema: serde_json::Value = serde_json::from_str(&Spec::json_schema()).expect("JSON");
+        let schema: serde_json::Value = serde_json::from_str(&Spec::json_schema(false)).expect("JSON");
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         assert_eq!(schema["additionalProperties"], false);
         assert_eq!(schema["required"], serde_json::json!(["connection_string"]));
@@ -334,6 +349,9 @@ mod tests {
         assert_eq!(properties["batch_size"]["default"], 10_000);
         assert_eq!(properties["batch_size_bytes"]["default"], 10 << 20);
         assert_eq!(properties["batch_timeout"]["default"], "20s");
+        assert_eq!(properties["consumer"]["maxLength"], 200);
         assert_eq!(properties.as_object().map(serde_json::Map::len), Some(7));
+        let of_a_node: serde_json::Value = serde_json::from_str(&Spec::json_schema(true)).expect("JSON");
+        assert!(of_a_node.get("required").is_none() && of_a_node["properties"] == *properties);
     }
 }

@@ -1,5 +1,6 @@
 //! The destination's handle, and the state of its thread: one connection that writes as an application does.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,7 +122,11 @@ impl Destination {
         job: impl FnOnce(&mut Store) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let db = self.check_open()?;
-        db.call(|store| store.as_mut().map(job)).await?.ok_or(Error::Closed)
+        let guarded = |store: &mut Option<Store>| {
+            // On its way out a panic drops, and so rolls back, the job's transaction: the connection is as it was before.
+            catch_unwind(AssertUnwindSafe(|| store.as_mut().map(job)))
+        };
+        db.call(guarded).await?.map_err(|_| Error::Panicked)?.ok_or(Error::Closed)
     }
 }
 
@@ -204,4 +209,29 @@ pub(super) fn check_columns<'a>(table: &TableSchema, names: impl IntoIterator<It
         return Ok(());
     }
     Err(Error::UnknownColumns { table: table.name.clone(), columns: lacking.join(", ") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_fails_its_call_and_takes_its_rows_back() {
+        let spec = Spec { connection_string: ":memory:".to_owned(), ..Spec::default() };
+        let destination = Destination::open(&spec, &Options::default()).await.expect("opened");
+        let made = destination.call(|store| store.connection.execute_batch("CREATE TABLE t(a)")).await;
+        made.expect("called").expect("made");
+        let panicked = destination
+            .call(|store| {
+                let transaction = store.begin().expect("begun");
+                transaction.execute_batch("INSERT INTO t VALUES (1)").expect("inserted");
+                assert!(std::hint::black_box(false), "on purpose");
+            })
+            .await;
+        assert!(matches!(panicked, Err(Error::Panicked)), "{panicked:?}");
+        let count =
+            |store: &mut Store| store.connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        assert_eq!(destination.call(count).await.expect("the next call works").expect("counted"), 0);
+        destination.call(|store| store.begin().map(drop)).await.expect("called").expect("and so does a transaction");
+    }
 }

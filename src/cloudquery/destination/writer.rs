@@ -28,6 +28,9 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 /// is nested. It bounds how many small records may wait.
 const COLUMN_BYTES: usize = 512;
 
+/// What a name in a set costs beside its letters.
+const NAME_BYTES: usize = 64;
+
 /// The rows of one table that wait.
 #[derive(Default)]
 struct Waiting {
@@ -49,11 +52,12 @@ pub struct Writer {
     waiting: BTreeMap<String, Waiting>,
     bytes: usize,
     failed: BTreeSet<String>,
+    failed_bytes: usize,
 }
 
 impl Writer {
     pub(super) fn new(destination: Destination, limits: Limits) -> Self {
-        Self { destination, limits, waiting: BTreeMap::new(), bytes: 0, failed: BTreeSet::new() }
+        Self { destination, limits, waiting: BTreeMap::new(), bytes: 0, failed: BTreeSet::new(), failed_bytes: 0 }
     }
 
     /// Makes the table what it is said to be. Forced, it is made anew where that cannot be done with its rows.
@@ -169,9 +173,15 @@ impl Writer {
         self.failed.iter().cloned().collect()
     }
 
+    /// What the names of [`Self::failed_tables`] occupy.
+    pub fn failed_bytes(&self) -> usize {
+        self.failed_bytes
+    }
+
     /// Begins anew to note which tables fail: a peer has been told.
     pub fn forget_failures(&mut self) {
         self.failed.clear();
+        self.failed_bytes = 0;
     }
 
     /// Fails where the record's schema does not fit the table. Schemas are mostly those of the record before.
@@ -238,12 +248,20 @@ impl Writer {
     fn settle(&mut self, table: &str, done: Result<Result<(), Error>, Error>) -> Result<(), Error> {
         let done = done.and_then(|done| done);
         if done.is_err() {
-            self.failed.insert(table.to_owned());
-            let dropped = std::mem::take(&mut self.waiting).into_values();
-            self.failed.extend(dropped.filter(|waiting| waiting.rows > 0).map(|waiting| waiting.table));
+            self.note_failed(table.to_owned());
+            for waiting in std::mem::take(&mut self.waiting).into_values().filter(|waiting| waiting.rows > 0) {
+                self.note_failed(waiting.table);
+            }
             self.bytes = 0;
         }
         done
+    }
+
+    fn note_failed(&mut self, table: String) {
+        let bytes = table.len() + NAME_BYTES;
+        if self.failed.insert(table) {
+            self.failed_bytes += bytes;
+        }
     }
 }
 

@@ -38,7 +38,8 @@ impl Plugin for Calls {
         &self,
         _: Request<get_spec_schema::Request>,
     ) -> Result<Response<get_spec_schema::Response>, Status> {
-        Ok(Response::new(get_spec_schema::Response { json_schema: Some(Spec::json_schema()) }))
+        let is_database_known = self.plugin.served().options.local.is_some();
+        Ok(Response::new(get_spec_schema::Response { json_schema: Some(Spec::json_schema(is_database_known)) }))
     }
 
     async fn init(&self, request: Request<init::Request>) -> Result<Response<init::Response>, Status> {

@@ -19,8 +19,9 @@ use crate::cloudquery::proto::{destination_v0, destination_v1, discovery, discov
 /// What may be on the wire of one call before it is read: enough that a large record does not wait for round trips.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
-/// How long open calls may take to end after `shutdown`: the CLI kills a plugin after five seconds.
-const END_GRACE: Duration = Duration::from_secs(3);
+/// How long open calls may take to end after `shutdown`, and as long again what outlives them: the CLI kills a plugin after
+/// five seconds.
+const END_GRACE: Duration = Duration::from_secs(2);
 
 /// Serves until `shutdown`. Then open calls end UNAVAILABLE, with what they had received committed.
 ///

@@ -21,7 +21,7 @@ use tonic::{Status, Streaming};
 
 use super::Calls;
 use super::served::Absent;
-use super::status::{Failure, said};
+use super::status::{Failure, said, short};
 use crate::cloudquery::destination::{self, Writer};
 use crate::cloudquery::proto::plugin::write::request::Message;
 use crate::cloudquery::proto::plugin::write::{Request, Response};
@@ -32,8 +32,13 @@ use crate::cloudquery::{DeleteRecord, Error, Table, ipc};
 const ANSWERS_MAX: usize = 16;
 
 /// Bytes of messages after which everything that waits is written. Rows may be views of the message that brought them, so
-/// that a few small rows of a large message hold all of it; the writer's own limits count rows.
-const HELD_BYTES_MAX: usize = 256 << 20;
+/// that a few small rows of a large message hold all of it; the writer's own limits count rows. Far below the largest
+/// message, so that of two of those the first is gone before the second is decoded.
+const HELD_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of the names of tables that have failed since the last flush, of which a client is told. One whose tables fail
+/// without end, and which never flushes, is told at once, and its stream ends.
+const FAILED_BYTES_MAX: usize = 1 << 20;
 
 /// What a message asks of the writer.
 pub(super) enum Op {
@@ -218,10 +223,10 @@ impl<M: prost::Message, C: FnMut(M) -> Result<Vec<Op>, Failure>> Stream<M, C> {
     fn note(&mut self, done: Result<(), destination::Error>) -> Result<(), Failure> {
         let Err(error) = done else { return Ok(()) };
         let text = said(&error);
-        if self.answers.is_none() {
+        if self.answers.is_none() || self.writer.failed_bytes() > FAILED_BYTES_MAX {
             return Err(Failure::Write(text));
         }
-        self.failed.get_or_insert(text);
+        self.failed.get_or_insert(short(text));
         Ok(())
     }
 
