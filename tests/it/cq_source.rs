@@ -270,3 +270,32 @@ async fn what_a_failed_sync_sent_is_sent_again() {
     pair.sync(everything()).await;
     pair.assert_equal("t", "id v");
 }
+
+/// A sync that began anew and failed had noted that everything was said: what it had not come to was never sent.
+#[tokio::test]
+async fn a_sync_that_begins_anew_and_fails_begins_anew_again() {
+    let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO t VALUES (1, 1), (2, 2)";
+    let mut pair = Pair::new(ddl, json!({ "cdc": true })).await;
+    pair.sync(everything()).await;
+    pair.run("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (3, 'no number'); UPDATE __cdc_consumers SET cut_off = 1");
+    said(&mut pair.from, everything()).await.expect_err("a mismatch");
+    pair.run("UPDATE t SET v = 3 WHERE id = 3");
+    pair.sync(everything()).await;
+    pair.assert_equal("t", "id v");
+}
+
+/// The state was lost, the rows were not: those that are gone here have to go there.
+#[tokio::test]
+async fn a_state_that_was_lost_leaves_no_stale_rows() {
+    let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO t VALUES (1, 1), (2, 2)";
+    for syncs in [1, 2] {
+        let mut pair = Pair::new(ddl, json!({})).await;
+        for _ in 0..syncs {
+            pair.sync(pair.backend()).await;
+        }
+        open(&pair.place.replica()).execute_batch("DELETE FROM state").unwrap();
+        pair.run("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (3, 3)");
+        pair.sync(pair.backend()).await;
+        pair.assert_equal("t", "id v");
+    }
+}
