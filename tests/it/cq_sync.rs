@@ -18,7 +18,7 @@ use twinlite::cloudquery::{
 };
 
 use crate::support::{
-    Place, open_reader,
+    Place, open, open_reader,
     plugin::{Call, Fake, Script},
     process::{Process, expect_code, expect_failure},
     sdk::{Served, program, python},
@@ -605,4 +605,42 @@ fn twinlite_as_a_program_is_a_local_destination_like_any_other() {
     );
     says(&synced(&written(&place, &text)), &["Resources: 3, Errors: 0, Warnings: 0"]);
     assert_eq!(count(&database, "SELECT sum(id) FROM a"), 6);
+}
+
+/// Twinlite's source into Twinlite, both in the process of `sync`. `own` is of the source's own spec, `keys` are more keys of
+/// the source, `mode` of the destination.
+fn embedded(place: &Place, own: &str, keys: &str, mode: &str) -> std::path::PathBuf {
+    let (app, copy) = (place.source(), place.replica());
+    let text = format!(
+        "kind: source\nspec:\n  name: app\n  registry: embedded\n  tables: ['*']\n  destinations: [copy]\n{keys}\
+         \x20 spec: {{ connection_string: '{}'{own} }}\n---\nkind: destination\nspec:\n  name: copy\n  registry: embedded\n{mode}\
+         \x20 spec: {{ connection_string: '{}' }}\n",
+        app.display(),
+        copy.display()
+    );
+    written(place, &text)
+}
+
+fn ids(database: &Path) -> String {
+    let sql = "SELECT coalesce(group_concat(id, ' ' ORDER BY id), '') FROM t";
+    open_reader(database).query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// The default write mode deletes what a sync did not send, and a sync of changes does not send what did not change: the
+/// second one emptied the destination.
+#[test]
+fn rows_that_did_not_change_are_never_stale() {
+    let state = "  backend_options: { table_name: progress, connection: '@@plugins.copy.connection' }\n";
+    let (cdc, everything) = ((", cdc: true", ""), ("", ""));
+    for modes in [[everything, cdc, cdc], [everything, ("", state), ("", state)], [cdc, (", cdc: true", state), cdc]] {
+        let place = Place::new();
+        let app = open(&place.source());
+        app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)").unwrap();
+        let changes = [("", "1 2 3"), ("INSERT INTO t VALUES (4)", "1 2 3 4"), ("DELETE FROM t WHERE id = 2", "1 3 4")];
+        for ((own, keys), (sql, wanted)) in modes.into_iter().zip(changes).chain([(modes[2], ("", "1 3 4"))]) {
+            app.execute_batch(sql).unwrap();
+            synced(&embedded(&place, own, keys, ""));
+            assert_eq!(ids(&place.replica()), wanted, "{modes:?} after {sql:?}");
+        }
+    }
 }

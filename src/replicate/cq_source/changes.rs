@@ -133,7 +133,10 @@ pub(super) async fn changes(
     };
     let mut notes = Notes { feed, consumer, id, clock };
     // From here on the log is kept for us. What begins anew is noted so: if this sync fails, the next one begins anew, too.
-    notes.note(start.from.position, Book::new(&start.given, start.anew).given()).await?;
+    // Where the state is elsewhere, everything is: a sync that does not have that state knows only which tables there are.
+    let noted = |given: &[GivenTable], anew: bool| Book::new(given, anew).given();
+    let elsewhere = backend.is_some();
+    notes.note(start.from.position, noted(&start.given, start.anew || elsewhere)).await?;
     let mut outflow = Outflow::new(Arc::clone(feed), options, &start);
     let mut outlet = Channel { messages };
     loop {
@@ -157,9 +160,8 @@ pub(super) async fn changes(
         Some(store) => store.save(&State::new(at, &given)).await?,
         None => notes.note(at.position, given.clone()).await?,
     }
-    if backend.is_some() {
-        // The log stays for the state; the tables are known even where that is lost.
-        notes.note(start.from.position, given).await?;
+    if elsewhere {
+        notes.note(start.from.position, noted(&given, true)).await?;
     }
     captured.prune().await
 }
