@@ -277,7 +277,9 @@ async fn a_sync_that_begins_anew_and_fails_begins_anew_again() {
     let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO t VALUES (1, 1), (2, 2)";
     let mut pair = Pair::new(ddl, json!({ "cdc": true })).await;
     pair.sync(everything()).await;
-    pair.run("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (3, 'no number'); UPDATE __cdc_consumers SET cut_off = 1");
+    pair.run(
+        "DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (3, 'no number'); UPDATE __cdc_consumers SET cut_off = 1",
+    );
     said(&mut pair.from, everything()).await.expect_err("a mismatch");
     pair.run("UPDATE t SET v = 3 WHERE id = 3");
     pair.sync(everything()).await;

@@ -644,3 +644,90 @@ fn rows_that_did_not_change_are_never_stale() {
         }
     }
 }
+
+/// What a source is to go on from must not be kept before everything up to there is committed: a destination that fails
+/// at its end would never be sent what it has lost.
+#[test]
+fn a_state_is_kept_only_when_every_destination_has_committed() {
+    let place = Place::new();
+    let app = open(&place.source());
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)").unwrap();
+    let (bad, good) = (
+        Fake::start(Script { write_fails: Some(Status::internal("disk full")), ..Script::new() }),
+        Fake::start(Script::new()),
+    );
+    let spec = |destination: &Fake| {
+        let text = format!(
+            "kind: source\nspec:\n  name: app\n  registry: embedded\n  tables: ['*']\n  destinations: [d]\n\
+             \x20 backend_options: {{ table_name: progress, connection: '@@plugins.state.connection' }}\n\
+             \x20 spec: {{ connection_string: '{}' }}\n---\nkind: destination\nspec:\n  name: d\n  registry: grpc\n  path: '{}'\n---\n\
+             kind: destination\nspec:\n  name: state\n  registry: embedded\n  spec: {{ connection_string: '{}' }}\n",
+            place.source().display(),
+            destination.address,
+            place.file("state.db").display()
+        );
+        written(&place, &text)
+    };
+    synced(&spec(&good));
+    app.execute_batch("UPDATE t SET id = 7 WHERE id = 3").unwrap();
+    says(&failed(&spec(&bad)), &["disk full"]);
+    synced(&spec(&good));
+    let said = good.said();
+    let again = said.iter().rposition(|call| call.starts_with("init")).unwrap();
+    assert_eq!(said[again..], ["init null", "migrate t pk=id", "delete t", "insert t 1", "end", "close"]);
+    synced(&spec(&good));
+    assert_eq!(good.said()[said.len()..], ["init null", "migrate t pk=id", "end", "close"], "nothing since");
+}
+
+/// Checkpoints of a foreign source: the last one of each key is what stays, in the table that the specification names.
+#[test]
+fn checkpoints_become_the_rows_of_the_state_table() {
+    let place = Place::new();
+    let a = table("a");
+    let state = |rows: &[(&str, &str)]| {
+        let columns =
+            vec![Column::new("key", DataType::Utf8).with_primary_key(true), Column::new("value", DataType::Utf8)];
+        let schema = Arc::new(Table::new("elsewhere", columns).to_schema());
+        let keys = StringArray::from_iter_values(rows.iter().map(|(key, _)| key));
+        let values = StringArray::from_iter_values(rows.iter().map(|(_, value)| value));
+        let record = RecordBatch::try_new(schema, vec![Arc::new(keys), Arc::new(values)]).unwrap();
+        Message::Checkpoint(sync::MessageCheckpoint { record: ipc::encode_record(&record).unwrap() })
+    };
+    let messages = vec![
+        migrate(&a),
+        insert(&a, 0..3),
+        state(&[("page", "1"), ("other", "x")]),
+        insert(&a, 3..6),
+        state(&[("page", "2")]),
+        state(&[]),
+    ];
+    let database = place.file("a.db");
+    let run = |messages: Vec<Message>, backend: &str| {
+        let source = Fake::start(Script::source(messages));
+        let text = format!(
+            "kind: source\nspec:\n  name: s\n  registry: grpc\n  path: '{}'\n  tables: ['*']\n  destinations: [db]\n{backend}---\n\
+             kind: destination\nspec: {{ name: db, registry: embedded, spec: {{ connection_string: '{}' }} }}\n",
+            source.address,
+            database.display()
+        );
+        (written(&place, &text), source)
+    };
+    let backend = "  backend_options: { table_name: progress, connection: '@@plugins.db.connection' }\n";
+    let (spec, source) = run(messages.clone(), backend);
+    says(&synced(&spec), &["Resources: 6, Errors: 0"]);
+    assert!(matches!(&source.calls()[1], Call::Sync(request) if request.supports_checkpoints));
+    let kept = "SELECT group_concat(key || '=' || value, ' ' ORDER BY key) FROM progress";
+    let kept = || -> String { open_reader(&database).query_row(kept, [], |row| row.get(0)).unwrap() };
+    assert_eq!(kept(), "other=x page=2");
+    // One that comes although nobody asked is told of, and kept nowhere.
+    let (spec, _source) = run(vec![migrate(&a), state(&[("page", "9")])], "");
+    synced(&spec);
+    // A source that fails afterwards did not come to its end, but what it had said is not committed for sure.
+    let mut script = Script::source(vec![migrate(&a), state(&[("page", "9")])]);
+    script.sync.push(Err(Status::unknown("quota exceeded")));
+    let source = Fake::start(script);
+    let text = fs::read_to_string(run(Vec::new(), backend).0).unwrap();
+    let line = text.lines().find(|line| line.contains("path")).unwrap();
+    says(&failed(&written(&place, &text.replace(line, &format!("  path: '{}'", source.address)))), &["quota exceeded"]);
+    assert_eq!(kept(), "other=x page=2");
+}
