@@ -23,6 +23,7 @@ use crate::support::{
     process::{Process, expect_code, expect_failure},
     sdk::{Served, program, python},
     skipped,
+    wait::until,
 };
 
 fn table(name: &str) -> Table {
@@ -730,4 +731,63 @@ fn checkpoints_become_the_rows_of_the_state_table() {
     let line = text.lines().find(|line| line.contains("path")).unwrap();
     says(&failed(&written(&place, &text.replace(line, &format!("  path: '{}'", source.address)))), &["quota exceeded"]);
     assert_eq!(kept(), "other=x page=2");
+}
+
+/// A program that starts another one, as scripts do: that one ran on when the first one had ended.
+#[test]
+fn what_a_plugin_started_ends_with_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    let pids = place.file("pids");
+    let wrapper = place.file("wrapper.sh");
+    // Its child is in the background: neither a signal to it alone nor its end reaches the child.
+    let script = |ends: &str| {
+        format!(
+            "#!/bin/sh\nsleep 300 >/dev/null 2>&1 &\necho $! >> '{}'\n{ends} '{}' \"$@\"\n",
+            pids.display(),
+            env!("CARGO_BIN_EXE_twinlite")
+        )
+    };
+    let source = Fake::start(Script::source(vec![migrate(&table("a"))]));
+    let hangs = Fake::start(Script { stays_open: true, ..Script::source(vec![migrate(&table("a"))]) });
+    let text = |source: &Fake| {
+        format!(
+            "kind: source\nspec: {{ name: s, registry: grpc, path: '{}', tables: ['*'], destinations: [db] }}\n---\n\
+             kind: destination\nspec: {{ name: db, registry: local, path: '{}', spec: {{ connection_string: '{}' }} }}\n",
+            source.address,
+            wrapper.display(),
+            place.file("a.db").display()
+        )
+    };
+    let gone = |count: usize| {
+        until("what it started to end", || {
+            let pids = fs::read_to_string(&pids).unwrap_or_default();
+            let runs = |pid: &&str| Path::new("/proc").join(pid).join("root").exists();
+            match pids.lines().filter(runs).collect::<Vec<_>>() {
+                left if left.is_empty() && pids.lines().count() == count => Ok(()),
+                left => Err(format!("{left:?} of {pids:?}")),
+            }
+        });
+    };
+    let write = |ends: &str| {
+        fs::write(&wrapper, script(ends)).unwrap();
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    // It ends when it is asked to.
+    write("exec");
+    synced(&written(&place, &text(&source)));
+    gone(1);
+    // It ends by itself at once, in each of three tries.
+    write("exit 3; :");
+    says(&failed(&written(&place, &text(&source))), &["ended at once"]);
+    gone(4);
+    // Nobody asks it: the second Ctrl-C is for the impatient.
+    write("trap '' INT; exec");
+    let path = written(&place, &text(&hangs));
+    let mut process = Process::start("sync", &["sync".as_ref(), path.as_os_str()], &[]);
+    hangs.until("the sync", |calls| calls.iter().any(|call| matches!(call, Call::Sync(_))).then_some(()));
+    process.signal(Signal::INT);
+    process.signal(Signal::INT);
+    assert_eq!(process.wait().code(), Some(1));
+    gone(5);
 }
