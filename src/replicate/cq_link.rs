@@ -22,11 +22,11 @@ use super::feed::Feed;
 use crate::capture::source::ChangeSource;
 use crate::capture::{self, GivenTable, Maintainer};
 use crate::cloudquery::client::{Address, PluginClient, WriteSession};
-use crate::cloudquery::ipc;
 use crate::cloudquery::proto::plugin::write::request::Message;
 use crate::cloudquery::proto::plugin::write::{MessageInsert, MessageMigrateTable};
 use crate::cloudquery::source::SyncMessage;
 use crate::cloudquery::table::schema_keys;
+use crate::cloudquery::{Table, ipc};
 use crate::model::{Checkpoint, Clock, CopyState, Fault, NodeId, Trouble};
 use crate::sqlite::store;
 use crate::telemetry::{Heard, LinkHandle, LinkState, TableReport, TableState, failpoint};
@@ -44,7 +44,7 @@ pub struct CloudQueryLink<S: ChangeSource> {
     pub address: String,
     /// The destination's spec, as JSON.
     pub spec: String,
-    /// Whether tables may be made anew there where they differ.
+    /// Whether tables may be made anew there where they differ, and every row of them is about to be sent.
     pub forced: bool,
     /// How changes are cut, and rows made.
     pub options: OutflowOptions,
@@ -274,35 +274,49 @@ impl Writer {
         }
         Ok(())
     }
+}
 
-    fn encode(&self, message: SyncMessage) -> Result<Option<(String, Message)>, Error> {
-        Ok(match message {
-            SyncMessage::MigrateTable(table) => {
-                let schema = ipc::encode_schema(&table.to_schema())?;
-                let migrate = MessageMigrateTable { table: schema, migrate_force: self.forced };
-                Some((table.name, Message::MigrateTable(migrate)))
-            }
-            SyncMessage::Insert(batch) => {
-                let name = batch.schema().metadata().get(schema_keys::NAME).cloned().unwrap_or_default();
-                Some((name, Message::Insert(MessageInsert { record: ipc::encode_record(&batch)? })))
-            }
-            SyncMessage::DeleteRecord(delete) => {
-                Some((delete.table.clone(), Message::DeleteRecord(delete.to_write()?)))
-            }
-            // An outflow says neither.
-            SyncMessage::Error { .. } | SyncMessage::Checkpoint(_) => None,
-        })
-    }
+fn encode(message: SyncMessage) -> Result<Option<(String, Message)>, Error> {
+    Ok(match message {
+        SyncMessage::MigrateTable(table) => Some(migration(table, false)?),
+        SyncMessage::Insert(batch) => {
+            let name = batch.schema().metadata().get(schema_keys::NAME).cloned().unwrap_or_default();
+            Some((name, Message::Insert(MessageInsert { record: ipc::encode_record(&batch)? })))
+        }
+        SyncMessage::DeleteRecord(delete) => Some((delete.table.clone(), Message::DeleteRecord(delete.to_write()?))),
+        // An outflow says neither.
+        SyncMessage::Error { .. } | SyncMessage::Checkpoint(_) => None,
+    })
+}
+
+fn migration(table: Table, migrate_force: bool) -> Result<(String, Message), Error> {
+    let schema = ipc::encode_schema(&table.to_schema())?;
+    Ok((table.name, Message::MigrateTable(MessageMigrateTable { table: schema, migrate_force })))
 }
 
 impl Outlet for Writer {
     async fn put(&mut self, message: SyncMessage) -> Result<(), Error> {
-        let Some((table, message)) = self.encode(message)? else { return Ok(()) };
+        match encode(message)? {
+            Some((table, message)) => self.send(&table, message).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Forced only where every row follows: of a table that is there already, and that somebody changed there, a forced
+    /// migration would leave what changes from now on.
+    async fn table(&mut self, table: Table, whole: bool) -> Result<(), Error> {
+        let (name, message) = migration(table, self.forced && whole)?;
+        self.send(&name, message).await
+    }
+}
+
+impl Writer {
+    async fn send(&mut self, table: &str, message: Message) -> Result<(), Error> {
         let session = match &mut self.open {
             Some(session) => session,
             none if self.flushes => none.insert(self.client.write_stream()),
             none => none.insert(self.client.write()),
         };
-        Ok(session.send(&table, message).await?)
+        Ok(session.send(table, message).await?)
     }
 }
