@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -26,13 +27,15 @@ use crate::cloudquery::proto::plugin::write::request::Message;
 use crate::cloudquery::proto::plugin::write::{MessageInsert, MessageMigrateTable};
 use crate::cloudquery::source::SyncMessage;
 use crate::cloudquery::table::schema_keys;
-use crate::cloudquery::{Table, ipc};
+use crate::cloudquery::{MESSAGE_BYTES_MAX, Table, ipc};
 use crate::model::{Checkpoint, Clock, CopyState, Fault, NodeId, Trouble};
 use crate::sqlite::store;
 use crate::telemetry::{Heard, LinkHandle, LinkState, TableReport, TableState, failpoint};
 
 /// How often progress is noted at most; and how often `status` hears that the destination is there.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// The largest record that fits a message, with room for what stands around it.
+const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
 /// How often a halted link looks whether somebody has acted.
 const HALTED_LOOK_EVERY: Duration = Duration::from_secs(3);
 
@@ -281,12 +284,24 @@ fn encode(message: SyncMessage) -> Result<Option<(String, Message)>, Error> {
         SyncMessage::MigrateTable(table) => Some(migration(table, false)?),
         SyncMessage::Insert(batch) => {
             let name = batch.schema().metadata().get(schema_keys::NAME).cloned().unwrap_or_default();
-            Some((name, Message::Insert(MessageInsert { record: ipc::encode_record(&batch)? })))
+            let record = ipc::encode_record(&batch)?;
+            if record.len() > RECORD_BYTES_MAX {
+                return Err(Error::Sync(too_large(&name, &batch, record.len())));
+            }
+            Some((name, Message::Insert(MessageInsert { record })))
         }
         SyncMessage::DeleteRecord(delete) => Some((delete.table.clone(), Message::DeleteRecord(delete.to_write()?))),
         // An outflow says neither.
         SyncMessage::Error { .. } | SyncMessage::Checkpoint(_) => None,
     })
+}
+
+fn too_large(table: &str, batch: &RecordBatch, bytes: usize) -> String {
+    format!(
+        "table {table:?}: a record of {} row(s) takes {bytes} bytes, and no plugin takes a message of more than \
+         {MESSAGE_BYTES_MAX}; leave the table out, or make its values smaller",
+        batch.num_rows()
+    )
 }
 
 fn migration(table: Table, migrate_force: bool) -> Result<(String, Message), Error> {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::cq::{Serve, init, insert, migrate, rows, table, write};
 use crate::support::plugin::{Fake, Script};
-use crate::support::process::{Process, expect_code, free_port, status};
+use crate::support::process::{Process, expect_code, expect_failure, free_port, status};
 use crate::support::wait::until;
 use crate::support::{Place, open, open_reader};
 
@@ -385,4 +385,34 @@ fn a_value_that_does_not_fit_becomes_text_or_null_where_the_link_says_so() {
         is(&[wanted, &wanted.replace("1 5", "2 6")]);
         node.stop();
     }
+}
+
+/// No plugin takes a message above 200 MiB, and a row is not cut.
+#[test]
+fn a_row_that_fits_no_message_is_refused_by_its_table() {
+    let lake = Lake::new("CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB); INSERT INTO t VALUES (1, x'00')");
+    let _destination = lake.serve();
+    let node = Process::run(&lake.config("", ""), &[]);
+    lake.until_equal(&[("t", "id b")]);
+    lake.run("INSERT INTO t VALUES (2, zeroblob(201 << 20))");
+    let error = until("the link to halt", || {
+        let link = status(&lake.place.source())["links"][0].clone();
+        if link["state"] == "halted" { Ok(link["last_error"].clone()) } else { Err(link.to_string()) }
+    });
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("table \"t\": a record of 1 row(s) takes 210"), "{message}");
+    // The source says the same.
+    let spec = lake.place.file("spec.yaml");
+    let text = format!(
+        "kind: source\nspec: {{ name: s, registry: embedded, tables: ['*'], destinations: [d], spec: {{ connection_string: {} }} }}\n---\n\
+         kind: destination\nspec: {{ name: d, registry: embedded, spec: {{ connection_string: {} }} }}\n",
+        lake.place.source().display(),
+        lake.place.file("other.db").display()
+    );
+    std::fs::write(&spec, text).unwrap();
+    let said = expect_failure(1, &["sync".as_ref(), spec.as_os_str()]);
+    assert!(said.contains("larger than a message may be"), "{said}");
+    lake.run("UPDATE t SET b = x'01' WHERE id = 2");
+    lake.until_equal(&[("t", "id b")]);
+    node.stop();
 }

@@ -791,3 +791,56 @@ fn what_a_plugin_started_ends_with_it() {
     assert_eq!(process.wait().code(), Some(1));
     gone(5);
 }
+
+/// A message above what the protocol allows is not received, however much memory there is.
+#[test]
+fn a_message_of_more_than_200_mib_is_refused() {
+    let place = Place::new();
+    let a = table("a");
+    let huge = {
+        let batch = rows(&a, 0..1);
+        let name = StringArray::from_iter_values(["x".repeat((200 << 20) + 1)]);
+        let columns = vec![batch.column(0).clone(), batch.column(1).clone(), Arc::new(name) as _];
+        let record = RecordBatch::try_new(batch.schema(), columns).unwrap();
+        Message::Insert(sync::MessageInsert { record: ipc::encode_record(&record).unwrap() })
+    };
+    let source = Fake::start(Script::source(vec![migrate(&a), huge]));
+    let destination = Fake::start(Script::new());
+    let said = failed(&spec(&place, (&source, ""), &[(&destination, "")]));
+    says(&said, &["source \"s\": Sync: ", "OutOfRange", "209715200"]);
+    assert_eq!(destination.records().len(), 0);
+}
+
+/// A part of the tables each, and between them everything once.
+#[test]
+fn shards_sync_everything_between_them() {
+    let place = Place::new();
+    let app = open(&place.source());
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); CREATE TABLE u(id INTEGER PRIMARY KEY); CREATE TABLE v(id INTEGER PRIMARY KEY);
+                       INSERT INTO t VALUES (1), (2); INSERT INTO u VALUES (1); INSERT INTO v VALUES (1), (2), (3)").unwrap();
+    for own in ["", ", cdc: true"] {
+        let spec = embedded(&place, own, "", "");
+        let mut resources = Vec::new();
+        for shard in ["1/2", "2/2"] {
+            let args = ["sync", spec.to_str().unwrap(), "--shard", shard, "-o", "json"];
+            let summary: Value = serde_json::from_str(&expect_code(0, &args)).unwrap();
+            resources.push(summary["syncs"][0]["resources_per_table"].clone());
+        }
+        assert_eq!(resources, [serde_json::json!({"t": 2, "u": 1}), serde_json::json!({"v": 3})], "{own}");
+        let all = "SELECT (SELECT count(*) FROM t) * 100 + (SELECT count(*) FROM u) * 10 + (SELECT count(*) FROM v)";
+        assert_eq!(count(&place.replica(), all), 213);
+    }
+    let named = "SELECT count(*) FROM v WHERE _cq_source_name = 'app_2_2'";
+    synced_shard(&embedded(&place, "", "", ""), "2/2");
+    assert_eq!(count(&place.replica(), named), 3);
+    // More parts than tables: some have nothing to do, and say so without failing.
+    let said = synced_shard(&embedded(&place, "", "", ""), "5/5");
+    says(&said, &["Resources: 0, Errors: 0"]);
+    for wrong in ["0/2", "3/2", "1", "a/b"] {
+        expect_failure(2, &["sync", "spec.yaml", "--shard", wrong]);
+    }
+}
+
+fn synced_shard(spec: &Path, shard: &str) -> String {
+    expect_code(0, &["sync", spec.to_str().unwrap(), "--shard", shard])
+}
