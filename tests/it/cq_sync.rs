@@ -844,3 +844,53 @@ fn shards_sync_everything_between_them() {
 fn synced_shard(spec: &Path, shard: &str) -> String {
     expect_code(0, &["sync", spec.to_str().unwrap(), "--shard", shard])
 }
+
+/// Told a source's database after a destination's, a plugin would write into the source.
+#[test]
+fn one_plugin_is_not_source_and_destination_at_once() {
+    let place = Place::new();
+    let text = |paths: [&str; 3]| {
+        let mut text = format!(
+            "kind: source\nspec: {{ name: a, registry: grpc, path: '{}', tables: ['*'], destinations: [a, b] }}\n",
+            paths[0]
+        );
+        for (name, path) in ["a", "b"].iter().zip(&paths[1..]) {
+            text += &format!("---\nkind: destination\nspec: {{ name: {name}, registry: grpc, path: '{path}' }}\n");
+        }
+        written(&place, &text)
+    };
+    for (paths, words) in [
+        (
+            ["localhost:1", "127.0.0.1:1", "localhost:2"],
+            "spec.destinations[0]: \"a\" is at 127.0.0.1:1, where source \"a\" is too",
+        ),
+        (["localhost:1", "h:2", "h:2"], "spec.destinations[1]: \"b\" is at h:2, where destination \"a\" is too"),
+        (["unix:///s", "h:2", "unix:/s"], "spec.destinations[1]: \"b\" is at unix:/s, where source \"a\" is too"),
+    ] {
+        let path = text(paths);
+        says(&expect_failure(2, &["sync".as_ref(), path.as_os_str()]), &[words, "another address"]);
+    }
+    let path = text(["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+    says(&failed(&path), &["connect to 127.0.0.1:1"]);
+}
+
+/// With its place in the database alone, a source never hears that a destination failed at its very end. `resync` is the way
+/// back: every row is sent again, and what is gone goes.
+#[test]
+fn a_resync_makes_up_for_a_destination_that_failed_at_its_end() {
+    let place = Place::new();
+    let app = open(&place.source());
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)").unwrap();
+    let bad = Fake::start(Script { write_fails: Some(Status::internal("disk full")), ..Script::new() });
+    let good = embedded(&place, ", cdc: true", "", "");
+    synced(&good);
+    app.execute_batch("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (4)").unwrap();
+    let text = fs::read_to_string(&good).unwrap();
+    let (source, _) = text.split_once("---").unwrap();
+    let text =
+        format!("{source}---\nkind: destination\nspec: {{ name: copy, registry: grpc, path: '{}' }}\n", bad.address);
+    says(&failed(&written(&place, &text)), &["disk full"]);
+    expect_code(0, &["resync".as_ref(), "--db".as_ref(), place.source().as_os_str()]);
+    synced(&embedded(&place, ", cdc: true", "", ""));
+    assert_eq!(ids(&place.replica()), "2 3 4");
+}
