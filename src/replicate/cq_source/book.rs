@@ -133,6 +133,11 @@ impl Book {
         (stands && given.wipe == wiping).then_some(given.wipe)
     }
 
+    /// Whether a table's copy has yet to begin, so that every row of it will be given.
+    pub fn is_pending(&self, table: TableId) -> bool {
+        self.tables.get(&table).is_some_and(|given| given.there && given.state == CopyState::Pending)
+    }
+
     /// A piece was given.
     pub fn copied(&mut self, copied: &Copied) {
         let Some(given) = self.tables.get_mut(&copied.table) else { return };
