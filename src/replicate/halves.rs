@@ -67,7 +67,11 @@ impl Halves {
             let compression = agree(end.settings.compression, &theirs.compressions);
             let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
             let two_way = end.two_way(theirs);
-            let kept_from = if two_way.is_some() { Position { seq: ours.seen, ..start.from.position } } else { start.from.position };
+            let kept_from = if two_way.is_some() {
+                Position { seq: ours.seen, ..start.from.position }
+            } else {
+                start.from.position
+            };
             feed.meet(&end.settings.peer_name, theirs.node, kept_from).await?;
             if two_way.is_some() {
                 feed.acknowledge(&end.settings.peer_name, ours.seen);
@@ -92,7 +96,11 @@ impl Halves {
                 status: status.clone(),
                 unfinished: unfinished(&ours.tables),
                 sent: heart.sent.clone(),
-                seen_by_peer: end.feed.as_ref().filter(|_| end.two_way(theirs).is_some()).map(|feed| feed.acknowledger()),
+                seen_by_peer: end
+                    .feed
+                    .as_ref()
+                    .filter(|_| end.two_way(theirs).is_some())
+                    .map(|feed| feed.acknowledger()),
                 clock: Arc::clone(&end.clock),
             };
             let stop = halves.children.clone();

@@ -206,7 +206,9 @@ impl History {
                     values.iter().enumerate().map(|(place, value)| format!(", u{place} = {value}")).collect();
                 let key = shape.key_sql(key);
                 match or {
-                    "" => format!("INSERT INTO t VALUES ({key}, {id}{all}) ON CONFLICT(k) DO UPDATE SET id = {id}{sets}"),
+                    "" => {
+                        format!("INSERT INTO t VALUES ({key}, {id}{all}) ON CONFLICT(k) DO UPDATE SET id = {id}{sets}")
+                    }
                     _ => format!("INSERT{or} INTO t VALUES ({key}, {id}{all})"),
                 }
             }
