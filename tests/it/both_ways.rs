@@ -7,6 +7,8 @@ use rusqlite::Connection;
 use crate::support::{
     Place, env_number,
     nodes::{Nodes, Settings},
+    open,
+    process::{expect_code, expect_failure},
     random::Random,
     wait::until,
 };
@@ -358,4 +360,34 @@ fn ends_that_would_decide_differently_do_not_begin() {
         if refused.count() == 4 { Ok(()) } else { Err("not yet".to_owned()) }
     });
     nodes.stop();
+}
+
+#[test]
+fn one_command_joins_two_databases_and_keeps_them_equal() {
+    let place = Place::new();
+    let files = ["a.db", "b.db"].map(|name| place.file(name));
+    let [a, b] = files.each_ref().map(|file| open(file));
+    for conn in [&a, &b] {
+        run(conn, TABLES);
+    }
+    run(&a, "INSERT INTO t VALUES (1, 'a', NULL), (2, 'a', NULL)");
+    run(&b, "INSERT INTO t VALUES (2, 'b', NULL), (3, 'b', NULL)");
+    let [first, second] = files.each_ref().map(|file| file.to_str().unwrap());
+    let base = ["replicate", "--two-way", "--once", "--verify", first, second];
+    let said = expect_failure(1, &base);
+    assert!(said.contains("both hold rows") && said.contains("seed"), "{said}");
+    let said = expect_failure(2, &[&base[..], &["--seed", "merge"]].concat());
+    assert!(said.contains("--seed-prefer"), "{said}");
+    let said = expect_failure(2, &[&base[..], &["--seed-prefer", "a"]].concat());
+    assert!(said.contains("--seed merge"), "{said}");
+    let said = expect_code(0, &[&base[..], &["--seed", "merge", "--seed-prefer", "b"]].concat());
+    assert!(said.contains("2 tables, 3 rows: equal"), "{said}");
+    let rows = |conn: &Connection| -> String {
+        conn.query_row("SELECT group_concat(id || v, ' ' ORDER BY id) FROM t", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((rows(&a), rows(&b)), ("1a 2b 3b".to_owned(), "1a 2b 3b".to_owned()));
+    run(&a, "UPDATE t SET v = 'A' WHERE id = 3");
+    run(&b, "DELETE FROM t WHERE id = 1");
+    expect_code(0, &base);
+    assert_eq!((rows(&a), rows(&b)), ("2b 3A".to_owned(), "2b 3A".to_owned()));
 }
