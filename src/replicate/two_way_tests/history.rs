@@ -16,7 +16,7 @@ const ROUNDS_MAX: usize = 400;
 /// Databases to begin with, one for each shape: installing takes longer than a history.
 static TEMPLATES: Mutex<BTreeMap<Shape, PathBuf>> = Mutex::new(BTreeMap::new());
 
-fn template_of(shape: Shape) -> PathBuf {
+pub(super) fn template_of(shape: Shape) -> PathBuf {
     let mut made = TEMPLATES.lock().expect("nobody panicked");
     made.entry(shape)
         .or_insert_with(|| {
