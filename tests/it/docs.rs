@@ -164,3 +164,46 @@ fn the_guides_steps_name_files_that_exist() {
     }
     assert!(named >= 15, "{named} files");
 }
+
+#[test]
+fn the_commands_of_two_way_replication_do_what_the_page_says() {
+    let page = include_str!("../../docs/two-way.md");
+    let commands: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("twinlite replicate"))
+        .map(|line| line.split('#').next().unwrap().trim())
+        .collect();
+    let [plain, seeded, merged] = commands.try_into().unwrap_or_else(|found| panic!("{found:?}"));
+    let run = |place: &Place, command: &str, code: i32| {
+        let files = [path(place, "a.db"), path(place, "b.db")];
+        let words = command.split_whitespace().skip(1).map(|word| match word {
+            "a.db" => files[0].clone(),
+            "b.db" => files[1].clone(),
+            word => word.to_owned(),
+        });
+        let args: Vec<String> = words.chain(["--once".to_owned(), "--verify".to_owned()]).collect();
+        let output = twinlite(&args);
+        assert_eq!(output.status.code(), Some(code), "{command}: {output:?}");
+    };
+    let full = || {
+        let place = Place::new();
+        for (name, rows) in [("a.db", "(1, 'a'), (2, 'a')"), ("b.db", "(2, 'b'), (3, 'b')")] {
+            let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES";
+            open(&place.file(name)).execute_batch(&format!("{ddl} {rows}")).unwrap();
+        }
+        place
+    };
+    let place = Place::new();
+    app(&place);
+    std::fs::rename(place.file("app.db"), place.file("a.db")).unwrap();
+    run(&place, plain, 0);
+    assert_eq!(rows(&place.file("b.db")).unwrap(), "1a 2b 3c");
+    let place = full();
+    run(&place, plain, 1);
+    assert_eq!(rows(&place.file("b.db")).unwrap(), "2b 3b", "nothing is changed");
+    run(&place, seeded, 0);
+    assert_eq!(rows(&place.file("b.db")).unwrap(), "1a 2a");
+    let place = full();
+    run(&place, merged, 0);
+    assert_eq!(rows(&place.file("a.db")).unwrap(), "1a 2a 3b");
+}
