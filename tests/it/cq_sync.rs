@@ -148,6 +148,38 @@ fn every_destination_gets_every_message_in_the_sources_order() {
 }
 
 #[test]
+fn a_deletion_reaches_the_destination_word_for_word() {
+    use twinlite::cloudquery::proto::plugin::{Predicate, PredicatesGroup, TableRelation, predicate};
+    let place = Place::new();
+    let a = table("a");
+    let predicate = |column: &str, record: Vec<u8>| Predicate {
+        operator: predicate::Operator::Eq.into(),
+        column: column.to_owned(),
+        record: record.into(),
+    };
+    let group = |grouping: predicates_group::GroupingType, predicates| PredicatesGroup {
+        grouping_type: grouping.into(),
+        predicates,
+    };
+    let (and, or) = (predicates_group::GroupingType::And, predicates_group::GroupingType::Or);
+    let where_clause =
+        vec![group(and, vec![predicate("id", vec![1, 2]), predicate("x", vec![])]), group(or, vec![predicate("y", vec![9])])];
+    let table_relations = vec![TableRelation { table_name: "b".to_owned(), parent_table: "a".to_owned() }];
+    let delete =
+        sync::MessageDeleteRecord { table_name: "a".to_owned(), where_clause: where_clause.clone(), table_relations };
+    let source = Fake::start(Script::source(vec![migrate(&a), Message::DeleteRecord(delete.clone())]));
+    let destination = Fake::start(Script::new());
+    synced(&spec(&place, (&source, ""), &[(&destination, "")]));
+    let calls = destination.calls();
+    let sent = calls.iter().find_map(|call| match call {
+        Call::Write(Some(write::request::Message::DeleteRecord(sent))) => Some(sent),
+        _ => None,
+    });
+    let sent = sent.expect("a deletion");
+    assert_eq!((&sent.where_clause, &sent.table_relations), (&where_clause, &delete.table_relations));
+}
+
+#[test]
 fn rows_say_when_and_from_where_they_came_and_stale_ones_are_older_than_that() {
     let place = Place::new();
     let a = table("a");
