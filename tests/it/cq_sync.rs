@@ -162,8 +162,10 @@ fn a_deletion_reaches_the_destination_word_for_word() {
         predicates,
     };
     let (and, or) = (predicates_group::GroupingType::And, predicates_group::GroupingType::Or);
-    let where_clause =
-        vec![group(and, vec![predicate("id", vec![1, 2]), predicate("x", vec![])]), group(or, vec![predicate("y", vec![9])])];
+    let where_clause = vec![
+        group(and, vec![predicate("id", vec![1, 2]), predicate("x", vec![])]),
+        group(or, vec![predicate("y", vec![9])]),
+    ];
     let table_relations = vec![TableRelation { table_name: "b".to_owned(), parent_table: "a".to_owned() }];
     let delete =
         sync::MessageDeleteRecord { table_name: "a".to_owned(), where_clause: where_clause.clone(), table_relations };

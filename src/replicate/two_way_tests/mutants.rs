@@ -69,6 +69,6 @@ fn find_histories_that_notice() {
             continue;
         }
         let found = (0..most).find_map(|seed| Some((seed, fault(mutant, seed)?)));
-        println!("{mutant:?} {found:?}");
+        eprintln!("{mutant:?} {found:?}");
     }
 }
