@@ -1,6 +1,6 @@
 //! Nodes that both take writes, as processes: over cuts and kills, with conflicts, first contacts and lost history.
 
-use std::{fs, sync::atomic::AtomicUsize, sync::atomic::Ordering, thread, time::Instant};
+use std::{fs, sync::atomic::AtomicU64, sync::atomic::Ordering, thread, time::Instant};
 
 use rusqlite::Connection;
 
@@ -175,7 +175,7 @@ fn a_storm_of_conflicts_converges() {
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) INSERT INTO t SELECT i, 0, NULL FROM n",
     );
     nodes.assert_equal();
-    let done = AtomicUsize::new(0);
+    let done = AtomicU64::new(0);
     thread::scope(|scope| {
         for node in &nodes.nodes {
             let (app, done) = (node.app(), &done);
@@ -197,7 +197,7 @@ fn a_storm_of_conflicts_converges() {
         for cut in 1..10 {
             until("some updates", || {
                 let so_far = done.load(Ordering::Relaxed);
-                if so_far * 10 >= updates as usize * 2 * cut { Ok(()) } else { Err(format!("{so_far}")) }
+                if so_far * 10 >= updates * 2 * cut { Ok(()) } else { Err(format!("{so_far}")) }
             });
             nodes.proxies[0].cut();
         }
@@ -205,7 +205,7 @@ fn a_storm_of_conflicts_converges() {
     let healed = Instant::now();
     nodes.assert_equal();
     let conflicts: i64 = nodes.nodes.iter().map(|node| node.number("SELECT count(*) FROM __cdc_conflicts")).sum();
-    println!(
+    eprintln!(
         "{updates} updates of 100 rows at each end: equal {:?} after the last; {conflicts} conflicts",
         healed.elapsed()
     );

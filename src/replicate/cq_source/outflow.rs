@@ -154,10 +154,10 @@ impl<S: ChangeSource> Outflow<S> {
     ) -> Result<Said, Error> {
         if window.read.tables.is_some() {
             // Before the tables are said, too: one that is to be copied again may be made anew.
-            self.book.mark(&window.read.end.markers);
+            self.book.mark(window.read.end.begun_anew());
             self.take_catalog(window, outlet).await?;
         }
-        self.book.mark(&window.read.end.markers);
+        self.book.mark(window.read.end.begun_anew());
         let copied = window.read.copied.as_ref();
         let piece = copied.and_then(|copied| Some((copied, self.book.accepts(copied.table, low, wiping)?)));
         if let Some((copied, true)) = piece

@@ -150,7 +150,7 @@ impl Nodes {
 
     /// The ends of all logs, where each is applied at its peers.
     fn position(&self) -> Result<Vec<(i64, i64)>, String> {
-        let ends = self.nodes.iter().map(|node| log_end(node)).collect::<Result<Vec<_>, _>>()?;
+        let ends = self.nodes.iter().map(log_end).collect::<Result<Vec<_>, _>>()?;
         for (number, node) in self.nodes.iter().enumerate() {
             let peers: Vec<usize> = if number == 0 { (1..self.nodes.len()).collect() } else { vec![0] };
             for peer in peers {
