@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Place, open, open_reader,
-    process::{Process, free_port, status},
+    process::{Process, free_port, twinlite},
     proxy::Proxy,
     wait::until,
 };
@@ -52,9 +52,12 @@ impl Node {
         open_reader(&self.database).query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
-    /// What it says of its links.
+    /// What it says of its links; nothing before it has a database.
     pub fn links(&self) -> Vec<Value> {
-        status(&self.database)["links"].as_array().cloned().unwrap_or_default()
+        let database = self.database.to_str().unwrap();
+        let output = twinlite(&["status", "--db", database, "-o", "json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        status["links"].as_array().cloned().unwrap_or_default()
     }
 }
 
