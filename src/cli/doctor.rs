@@ -45,8 +45,13 @@ fn subjects(args: &Doctor) -> anyhow::Result<Vec<Subject>> {
     for database in &args.db {
         let known = subjects.iter().any(|subject: &Subject| is_same(&subject.database, database));
         if !known {
-            let database = database.clone();
-            subjects.push(Subject { database, options: None, two_way: args.two_way, user_triggers: false });
+            subjects.push(Subject {
+                database: database.clone(),
+                options: None,
+                only_receives: false,
+                two_way: args.two_way,
+                user_triggers: false,
+            });
         }
     }
     for subject in &subjects {
@@ -66,6 +71,7 @@ fn of_node(node: &NodeConfig, two_way: bool) -> Subject {
     Subject {
         database: node.database.clone(),
         options: (!only_receives).then(|| capture_options(node)),
+        only_receives,
         two_way: two_way || node.merges(),
         user_triggers: node.links.iter().any(|link| link.user_triggers),
     }
@@ -87,7 +93,10 @@ fn person(report: &Report) -> String {
     let count = |severity| report.findings.iter().filter(|finding| finding.severity == severity).count();
     let counts = [Severity::Error, Severity::Warning, Severity::Info].map(|severity| (severity, count(severity)));
     let some = counts.iter().filter(|(_, count)| *count > 0);
-    let some: Vec<String> = some.map(|(severity, count)| format!("{count} {}", severity.word())).collect();
+    let plural = |severity: Severity, count| if count > 1 && severity != Severity::Info { "s" } else { "" };
+    let said =
+        |(severity, count): &(Severity, usize)| format!("{count} {}{}", severity.word(), plural(*severity, *count));
+    let some: Vec<String> = some.map(said).collect();
     let _ = match some.as_slice() {
         [] => writeln!(text, "  nothing found"),
         some => writeln!(text, "  found: {}", some.join(", ")),
@@ -110,10 +119,12 @@ mod tests {
             why: "It matters.",
             fix: "Do this.",
         };
-        let findings = vec![finding("one", Severity::Error), finding("two", Severity::Info)];
+        let findings =
+            vec![finding("one", Severity::Error), finding("two", Severity::Info), finding("x", Severity::Info)];
         let mut report = Report { database: "a.db".to_owned(), node_id: None, findings };
         let wanted = "a.db\n  error one: t is so\n    why: It matters.\n    fix: Do this.\n  info two: t is so\n    \
-                      why: It matters.\n    fix: Do this.\n  found: 1 error, 1 info\n";
+                      why: It matters.\n    fix: Do this.\n  info x: t is so\n    why: It matters.\n    fix: Do this.\n  \
+                      found: 1 error, 2 info\n";
         assert_eq!(person(&report), wanted);
         report.findings.clear();
         assert_eq!(person(&report), "a.db\n  nothing found\n");

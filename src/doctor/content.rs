@@ -126,6 +126,11 @@ impl Content {
         let stored = if subject.options.is_none() { CaptureOptions::stored(&transaction) } else { Ok(None) };
         let options = subject.options.clone().or(stored?).unwrap_or_default();
         self.capture = capture::examine(&transaction, &options)?;
+        let is_fed = store::exists(&transaction)? && store::epoch(&transaction)?.is_none();
+        if (subject.only_receives || is_fed) && !subject.two_way {
+            // Nothing is captured here, and nothing is to be: what stands in its way is of no interest.
+            self.capture = Examined { wanted: std::mem::take(&mut self.capture.wanted), ..Examined::default() };
+        }
         if store::table_exists(&transaction, "__cdc_consumers")? {
             let consumers = capture::consumers::list(&transaction)?;
             self.cut_off =
@@ -267,7 +272,13 @@ mod tests {
     fn read(bounds: Bounds) -> Content {
         let connection = sqlite::in_memory().expect("memory");
         connection.execute_batch(ROWS).expect("rows");
-        let subject = Subject { database: "a.db".into(), options: None, two_way: false, user_triggers: false };
+        let subject = Subject {
+            database: "a.db".into(),
+            options: None,
+            only_receives: false,
+            two_way: false,
+            user_triggers: false,
+        };
         Content::read(connection, &subject, bounds).expect("read")
     }
 

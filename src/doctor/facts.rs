@@ -28,6 +28,8 @@ pub struct Subject {
     pub database: PathBuf,
     /// How it is, or is to be, captured. `None`: as it says itself, else by default.
     pub options: Option<CaptureOptions>,
+    /// Whether it is said only to receive. One that was set up says so itself.
+    pub only_receives: bool,
     /// Whether both sides take, or are to take, writes.
     pub two_way: bool,
     /// Whether the user's triggers fire on what a peer sent.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::{
     Place, open,
-    process::{Process, expect_code, expect_failure, quiesce, twinlite},
+    process::{Process, expect_code, expect_failure, quiesce, replicate_once, twinlite},
 };
 
 /// A database without a fault, for either way.
@@ -256,6 +256,24 @@ fn an_owner_is_found_alive_and_gone() {
     quiesce(&place.source(), &place.replica());
     process.kill();
     expect(&place.source(), &[], &["info stale_lock"], "an owner that is gone");
+}
+
+#[test]
+fn what_stands_in_the_way_of_capture_is_none_of_a_replicas_business() {
+    let place = Place::new();
+    let ddl =
+        "CREATE TABLE u(k TEXT PRIMARY KEY NOT NULL, a UNIQUE) WITHOUT ROWID; CREATE VIRTUAL TABLE f USING fts5(a);";
+    made(&place, &format!("{SIMPLE}{ddl}"));
+    expect(&place.source(), &[], &["info legacy_rename", "info virtual_table"], "tables whose triggers read them: u");
+    replicate_once(&place.source(), &place.replica());
+    open(&place.replica()).execute_batch("CREATE VIRTUAL TABLE g USING fts5(a)").unwrap();
+    expect(&place.replica(), &[], &[], "findings");
+    expect(
+        &place.replica(),
+        &["--two-way"],
+        &["warning auto_assigned_key", "warning unique_besides_key", "info legacy_rename", "info virtual_table"],
+        "g",
+    );
 }
 
 // What Twinlite keeps.
