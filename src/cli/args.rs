@@ -85,9 +85,29 @@ pub struct Replicate {
     /// Compare both afterwards, by digest.
     #[arg(long, requires = "once")]
     pub verify: bool,
-    /// What to do with the source's schema changes that could lose something in the replica.
-    #[arg(long, value_enum, default_value = "forced", value_name = "MODE")]
-    pub migrate_mode: Mode,
+    /// What to do with schema changes that could lose something: forced, and with --two-way safe, unless said.
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub migrate_mode: Option<Mode>,
+    /// Both take writes: changes of each go to the other, conflicts are settled and kept.
+    #[arg(long)]
+    pub two_way: bool,
+    /// Whose rows win at the first contact of two databases that both hold some; `merge` keeps what only one has.
+    #[arg(long, value_enum, requires = "two_way", value_name = "WHO")]
+    pub seed: Option<SeedChoice>,
+    /// With `--seed merge`: whose rows win where both have one.
+    #[arg(long, value_enum, requires = "two_way", value_name = "WHO")]
+    pub seed_prefer: Option<SeedChoice>,
+}
+
+/// One of the two databases of `replicate --two-way`, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SeedChoice {
+    /// The first.
+    A,
+    /// The second.
+    B,
+    /// What either has stays.
+    Merge,
 }
 
 /// What to do with schema changes.

@@ -18,6 +18,7 @@ mod signal;
 pub mod status;
 mod sync;
 mod target;
+mod two_way;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -191,7 +191,10 @@ fn merge_rules(config: &NodeConfig, link: &LinkConfig) -> MergeRules {
     };
     MergeRules {
         forwards: config.links.len() > 1,
-        policies: Policies { default: policy(&link.policy), tables: link.policy_tables.iter().map(of_tables).collect() },
+        policies: Policies {
+            default: policy(&link.policy),
+            tables: link.policy_tables.iter().map(of_tables).collect(),
+        },
         clock_skew_max_ms: i64::try_from(link.max_clock_skew.as_millis()).unwrap_or(i64::MAX),
     }
 }

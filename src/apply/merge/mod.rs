@@ -32,9 +32,9 @@ mod stage;
 mod table;
 mod versions;
 
-pub use decide::{MergeRules, Policies, Policy};
-pub use meet::{FromPeer, How, Meeting, ToPeer};
 pub(super) use both::{Both, Watch};
+pub use decide::{MergeRules, Policies, Policy};
 pub(super) use index::LogIndex;
+pub use meet::{FromPeer, How, Meeting, ToPeer};
 pub(super) use meet::{end_seed, is_union, keep, take_due, take_won};
 pub(super) use session::Merge;

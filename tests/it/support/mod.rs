@@ -4,6 +4,7 @@ pub mod bank;
 pub mod cq;
 pub mod cq_arrays;
 pub mod cq_table;
+pub mod nodes;
 pub mod oracle;
 pub mod pair;
 pub mod plugin;
