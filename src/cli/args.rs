@@ -58,6 +58,8 @@ pub enum Command {
     Serve(Serve),
     /// Say how a node is doing; exit code 3 if it is unhealthy.
     Status(Status),
+    /// Find what is wrong, or risky, about databases, and change nothing; exit code 3 if replication cannot work.
+    Doctor(Doctor),
     /// Sync CloudQuery sources into CloudQuery destinations, once.
     Sync(Sync),
 }
@@ -319,6 +321,23 @@ pub struct Status {
     pub target: Target,
 }
 
+/// `twinlite doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct Doctor {
+    /// The databases; several are also compared with each other.
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "config")]
+    pub db: Vec<PathBuf>,
+    /// A configuration: its databases, with what it says of them.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Look for what is risky where both sides take writes, too.
+    #[arg(long)]
+    pub two_way: bool,
+    /// Read all rows of large databases, and take the time that it takes.
+    #[arg(long)]
+    pub deep: bool,
+}
+
 /// `twinlite sync`.
 #[derive(Clone, Debug, Args)]
 pub struct Sync {
@@ -371,6 +390,8 @@ mod tests {
             "twinlite resync --db a.db orders lines",
             "twinlite sample shop.db --size 20MB",
             "twinlite status --db a.db -o json",
+            "twinlite doctor --db a.db b.db --two-way --deep -o json",
+            "twinlite doctor --config x.yaml --db a.db --db b.db",
             "twinlite sync spec.yaml --shard 1/4 --no-migrate --summary-location s.jsonl --invocation-id x -o json",
             "twinlite serve --log-level info --log-format json --network unix --address /tmp/cq-x.sock --no-sentry --license f --otel-endpoint e --otel-endpoint-insecure",
             "twinlite serve --network unixpacket --root /data",
@@ -383,6 +404,7 @@ mod tests {
     fn what_is_missing_or_contradicts_is_a_usage_error() {
         for line in [
             "twinlite status",
+            "twinlite doctor --two-way",
             "twinlite status --db a.db --config x.yaml",
             "twinlite replicate a.db",
             "twinlite replicate a.db b.db --verify",

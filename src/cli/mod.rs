@@ -5,6 +5,7 @@
 
 pub mod args;
 mod ddl;
+mod doctor;
 mod failure;
 pub mod output;
 mod progress;
@@ -89,6 +90,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Sample(args) => sample::run(&args),
         Command::Serve(args) => serve::run(&args).await,
         Command::Status(args) => status::run(&args, cli.output).await,
+        Command::Doctor(args) => doctor::run(&args, cli.output),
         Command::Sync(args) => sync::run(&args, cli.output, cli.log_level.as_deref()).await,
     }
 }

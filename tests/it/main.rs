@@ -29,6 +29,7 @@ mod cq_sync;
 mod crash;
 mod docker;
 mod docs;
+mod doctor;
 mod drift;
 mod link_faults;
 mod old_sqlite;
