@@ -74,6 +74,14 @@ impl Applier {
         self.node
     }
 
+    /// How many conflicts are recorded here.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn conflicts(&self) -> Result<u64, super::conflicts::Error> {
+        super::conflicts::count(&self.conn)
+    }
+
     /// What is held of a peer. `peer` is its id, where that is known already; a session begins with this.
     ///
     /// # Errors

@@ -24,6 +24,7 @@
 mod applier;
 mod catalog;
 mod checkpoint;
+pub mod conflicts;
 mod copy;
 mod error;
 pub(crate) mod merge;
@@ -40,4 +41,4 @@ pub use applier::Applier;
 pub use checkpoint::{Held, HeldTable};
 pub use error::{Error, SourceError};
 pub use merge::{FromPeer, How, Meeting, MergeRules, Policies, Policy, ToPeer};
-pub use window::{Applied, LinkRules, NeedRange, Recapture, TableStatus, Window};
+pub use window::{Applied, LinkRules, NeedRange, Recapture, Recorded, TableStatus, Window};

@@ -207,6 +207,7 @@ pub fn person(report: &StatusReport) -> String {
     }
     if report.conflicts > 0 {
         let _ = writeln!(text, "  conflicts recorded: {}", output::thousands(report.conflicts));
+        let _ = writeln!(text, "    to do: twinlite conflicts list --db {}", node.database);
     }
     text.push_str(&person_tables(&report.tables));
     for note in &report.notes {

@@ -66,9 +66,11 @@ pub async fn open(config: &Arc<NodeConfig>, board: &Board, surroundings: &Surrou
             if merges {
                 applier.set_recapture(Box::new(recapture));
             }
-            applier.node()
+            applier.conflicts().map(|conflicts| (applier.node(), conflicts))
         });
-        opened.id = node.await?;
+        let (id, conflicts) = node.await??;
+        opened.id = id;
+        board.set_conflicts(conflicts);
     }
     board.set_node(opened.id);
     Ok(opened)
@@ -191,7 +193,10 @@ fn merge_rules(config: &NodeConfig, link: &LinkConfig) -> MergeRules {
     };
     MergeRules {
         forwards: config.links.len() > 1,
-        policies: Policies { default: policy(&link.policy), tables: link.policy_tables.iter().map(of_tables).collect() },
+        policies: Policies {
+            default: policy(&link.policy),
+            tables: link.policy_tables.iter().map(of_tables).collect(),
+        },
         clock_skew_max_ms: i64::try_from(link.max_clock_skew.as_millis()).unwrap_or(i64::MAX),
     }
 }

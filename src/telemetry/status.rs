@@ -161,6 +161,16 @@ impl Board {
         self.update(|facts| facts.conflicts = conflicts);
     }
 
+    /// So many more conflicts are recorded.
+    pub fn add_conflicts(&self, more: u64) {
+        self.update(|facts| facts.conflicts = facts.conflicts.saturating_add(more));
+    }
+
+    /// So many conflicts were settled.
+    pub fn settle_conflicts(&self, settled: u64) {
+        self.update(|facts| facts.conflicts = facts.conflicts.saturating_sub(settled));
+    }
+
     /// Something that a person should know. The newest 50 are kept, each once.
     pub fn note(&self, note: impl Into<String>) {
         let note = note.into();

@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_peer;
 mod cloudquery_values;
 mod commands;
+mod conflicts;
 mod cq_checklist;
 mod cq_client;
 mod cq_destination;
