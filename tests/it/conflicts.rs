@@ -288,3 +288,83 @@ fn the_commands_of_the_page_run_as_they_stand() {
     assert!(list(&path).is_empty(), "the page ends with dropping all");
     both.settle();
 }
+
+#[test]
+fn a_row_that_breaks_a_foreign_key_is_reported_until_it_is_repaired() {
+    let family = "CREATE TABLE p(id INTEGER PRIMARY KEY);
+        CREATE TABLE c(id TEXT PRIMARY KEY, p INTEGER REFERENCES p(id)) WITHOUT ROWID;
+        INSERT INTO p VALUES (1), (2); INSERT INTO c VALUES ('good', 2)";
+    let mut both = Both::new(family, "");
+    let (a, b) = (both.a(), both.b());
+    run(&a, "DELETE FROM p WHERE id = 1");
+    run(&b, "INSERT INTO c VALUES ('stray', 1)");
+    both.start();
+    for path in [&a, &b] {
+        let found = until("the stray row to be reported", || match &status(path)["foreign_keys"] {
+            Value::Array(rows) if !rows.is_empty() => Ok(rows.clone()),
+            other => Err(other.to_string()),
+        });
+        assert_eq!(found, [serde_json::json!({"table": "c", "key": "('stray')", "refers_to": "p"})]);
+        let recorded = list(path);
+        assert_eq!((recorded.len(), &recorded[0]["why"]), (1, &Value::from("foreign_key")));
+        let shown = expect_code(0, &command(path, &["show", &id(&recorded[0])]));
+        assert!(shown.contains("nothing lost") && shown.contains("(p) refers to a row of \"p\""), "{shown}");
+        let said = expect_failure(2, &command(path, &["apply", &id(&recorded[0])]));
+        assert!(said.contains("nothing lost"), "{said}");
+        let person = expect_code(0, &["status", "--db", path.to_str().unwrap()]);
+        assert!(person.contains("broken foreign key: c ('stray') refers to p"), "{person}");
+        assert_eq!(text(path, "SELECT group_concat(id) FROM c"), "good,stray", "nothing is changed for it");
+    }
+    run(&a, "INSERT INTO p VALUES (1)");
+    for path in [&a, &b] {
+        until("the report to go away", || match status(path) {
+            found if found["foreign_keys"] == serde_json::json!([]) && found["conflicts"] == 0 => Ok(()),
+            found => Err(format!("{} {}", found["foreign_keys"], found["conflicts"])),
+        });
+        assert!(list(path).is_empty());
+    }
+    both.stop();
+}
+
+/// A database whose clock ran ahead gives its changes times ahead, also after the wall clock was set right: the clock that
+/// is kept in it never goes back.
+#[test]
+fn a_peer_whose_clock_is_ahead_halts_the_link_until_the_time_has_come() {
+    let mut both = Both::new(TABLES, "    max_clock_skew: 1s\n");
+    let (a, b) = (both.a(), both.b());
+    both.start();
+    let ahead = "UPDATE __cdc_meta SET value = max(value, CAST(unixepoch('subsec') * 1000 AS INTEGER) + 12000) WHERE key = 'hlc'";
+    run(&b, &format!("INSERT OR IGNORE INTO __cdc_meta VALUES ('hlc', 0); {ahead}; INSERT INTO items VALUES (50, 'early')"));
+    let trouble = until("the link to halt", || {
+        let links = status(&a)["links"].clone();
+        let halted = links.as_array().unwrap().iter().find(|link| link["state"] == "halted").cloned();
+        halted.map(|link| link["last_error"].clone()).ok_or_else(|| links.to_string())
+    });
+    assert_eq!(trouble["code"], "clock_ahead");
+    let said = trouble["message"].as_str().unwrap();
+    assert!(said.contains("table \"items\", key (50)") && said.contains("max_clock_skew"), "{said}");
+    assert_eq!(text(&a, "SELECT count(*) || '' FROM items WHERE id = 50"), "0");
+    both.settle();
+    assert_eq!(text(&a, "SELECT v FROM items WHERE id = 50"), "early");
+    run(&a, "UPDATE items SET v = 'later' WHERE id = 50");
+    both.settle();
+    assert_eq!(text(&b, "SELECT v FROM items WHERE id = 50"), "later", "what is written afterwards is the newer change");
+    assert!(list(&a).is_empty() && list(&b).is_empty());
+}
+
+#[test]
+fn triggers_that_write_what_travels_are_refused_where_both_ends_write() {
+    let both = Both::new(TABLES, "    user_triggers: on\n    schema: [tables, indexes]\n");
+    let (a, config) = (both.a(), both.place.file("a.yaml"));
+    run(&a, "CREATE TRIGGER harmless AFTER UPDATE ON items BEGIN SELECT RAISE(ABORT, 'no') WHERE NEW.v = 'no'; END");
+    let node = Process::run(&config, &[]);
+    until("the node to own its database", || match status(&a)["links"][0]["state"].as_str() {
+        Some("offline") | None => Err("offline".to_owned()),
+        Some(_) => Ok(()),
+    });
+    node.stop();
+    run(&a, "CREATE TRIGGER stamp AFTER UPDATE ON items BEGIN INSERT INTO users(email) VALUES (NEW.v); END");
+    let said = expect_failure(1, &["run", "--config", config.to_str().unwrap()]);
+    assert!(said.contains("trigger \"stamp\" writes into table \"users\"") && said.contains("user_triggers: on"), "{said}");
+    run(&a, "DROP TRIGGER stamp");
+}

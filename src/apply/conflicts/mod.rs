@@ -10,6 +10,7 @@
 //! Not promised: that an id is never given again. SQLite gives the highest one anew once its record is gone.
 
 mod error;
+pub(super) mod key_sql;
 mod read;
 mod settle;
 

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior, ffi};
 
 use super::Error;
+use super::key_sql::{is_key, key_columns};
 use super::read::{self, Loser, Record};
 use crate::model::{Key, KeyShape, TableSchema, Value};
 use crate::sqlite::{self, Bind, catalog, ident, store, value_of};
@@ -119,12 +120,12 @@ impl Here<'_> {
     }
 
     fn delete(&self) -> Result<usize, Error> {
-        let sql = format!("DELETE FROM main.{} WHERE {}", ident(&self.schema.name), self.by_key(0));
+        let sql = format!("DELETE FROM main.{} WHERE {}", ident(&self.schema.name), is_key(self.schema, "", 0));
         run(self.conn, &sql, &self.key()).map_err(|error| self.refused(error))
     }
 
     fn is_there(&self) -> Result<bool, Error> {
-        let sql = format!("SELECT 1 FROM main.{} WHERE {}", ident(&self.schema.name), self.by_key(0));
+        let sql = format!("SELECT 1 FROM main.{} WHERE {}", ident(&self.schema.name), is_key(self.schema, "", 0));
         let mut statement = self.conn.prepare(&sql)?;
         bind(&mut statement, &self.key())?;
         Ok(statement.raw_query().next()?.is_some())
@@ -164,34 +165,15 @@ impl Here<'_> {
     fn update(&self, or: &str, columns: &[String]) -> String {
         let set = columns.iter().enumerate().map(|(place, name)| format!("{name} = ?{}", place + 1));
         let (table, set) = (ident(&self.schema.name), set.collect::<Vec<_>>().join(", "));
-        format!("UPDATE{or} main.{table} SET {set} WHERE {}", self.by_key(columns.len()))
-    }
-
-    /// That a row `IS` the key, whose parameters begin after `before` others.
-    fn by_key(&self, before: usize) -> String {
-        let compare = |(place, (name, collation)): (usize, (&str, crate::model::Collation))| {
-            let param = before + place + 1;
-            match &self.schema.key {
-                KeyShape::Columns { .. } => format!("{} IS ?{param} COLLATE {}", ident(name), collation.sql()),
-                KeyShape::RowidAlias { .. } => format!("{} IS ?{param}", ident(name)),
-                KeyShape::Rowid { .. } | KeyShape::None => format!("{name} IS ?{param}"),
-            }
-        };
-        self.schema.key_columns().into_iter().enumerate().map(compare).collect::<Vec<_>>().join(" AND ")
+        format!("UPDATE{or} main.{table} SET {set} WHERE {}", is_key(self.schema, "", columns.len()))
     }
 
     /// The keys of the rows that would have to go. SQLite says so itself, whatever kind of index it is: the row is put in
     /// their place, a trigger notes whose rows went, and all of it is taken back. None where it cannot be tried.
     fn displaced_by(&self, sql: &str, binds: &[&Value]) -> Result<Vec<Key>, Error> {
-        let names: Vec<String> = match &self.schema.key {
-            KeyShape::Rowid { name } => vec![(*name).to_owned()],
-            KeyShape::RowidAlias { .. } | KeyShape::Columns { .. } | KeyShape::None => {
-                self.schema.key_columns().iter().map(|(name, _)| ident(name)).collect()
-            }
-        };
+        let names = key_columns(self.schema, "OLD.");
         let columns: Vec<String> = (0..names.len()).map(|place| format!("k{place}")).collect();
-        let old: Vec<String> = names.iter().map(|name| format!("OLD.{name}")).collect();
-        let (columns, old, table) = (columns.join(", "), old.join(", "), ident(&self.schema.name));
+        let (columns, old, table) = (columns.join(", "), names.join(", "), ident(&self.schema.name));
         self.conn.execute_batch(&format!(
             "SAVEPOINT __cdc_looking; PRAGMA recursive_triggers = ON;
              CREATE TEMP TABLE __cdc_taken({columns});

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::super::error::shown;
 use super::super::rows::{LEADING_COLUMNS, Written};
 use super::super::statement::Target;
-use super::super::{Error, Recorded};
+use super::super::{Error, Recorded, foreign};
 use super::conflicts::{Book, Conflict, Loser, Why};
 use super::decide::{MergeRules, Policy, is_concurrent, judge};
 use super::index::{Entry, LogIndex};
@@ -112,6 +112,8 @@ impl<'a> Merge<'a> {
     pub(in super::super) fn finish(mut self) -> Result<(Written, Recorded, u64), Error> {
         self.place_all()?;
         self.ledger.store(self.conn)?;
+        let touched = self.tables.values().filter(|table| self.index.is_related(&table.name));
+        foreign::mark_due(self.conn, touched.map(|table| table.name.to_lowercase()).collect())?;
         Ok((self.written, self.book.written, self.ledger.appended))
     }
 
