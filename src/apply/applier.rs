@@ -120,7 +120,9 @@ impl Applier {
             None => Received::load(&transaction, peer)?,
         };
         let merges = window.rules.merge.is_some();
-        let both = Both { us: self.node, index: &mut self.index };
+        // The same: a failure takes back the temporary tables that it was made with, or what it absorbed.
+        let mut index = self.index.take();
+        let both = Both { us: self.node, index: &mut index };
         let lent = (merges.then_some(both), Watch(self.recapture.as_deref_mut()));
         let mut applied = mirror::apply(&transaction, &mut received, window, lent)?;
         failpoint::hit(failpoint::APPLY_BEFORE_COMMIT);
@@ -128,6 +130,7 @@ impl Applier {
         applied.held_lock = begun.elapsed();
         failpoint::hit(failpoint::APPLY_AFTER_COMMIT);
         self.peers.insert(peer, received);
+        self.index = index;
         self.checkpoint_wal();
         Ok(applied)
     }
