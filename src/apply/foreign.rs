@@ -128,7 +128,7 @@ impl Recorded {
     fn is(&self, of: &ForeignKey) -> bool {
         self.table == of.child.name
             && self.parent == of.parent
-            && self.columns == serde_json::json!(of.columns).to_string()
+            && serde_json::from_str(&self.columns).is_ok_and(|columns: Vec<String>| columns == of.columns)
     }
 }
 

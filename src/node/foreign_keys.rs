@@ -75,7 +75,7 @@ async fn tick(ticks: &mut Option<tokio::sync::watch::Receiver<u64>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn windows(parts: &Parts) -> u64 {

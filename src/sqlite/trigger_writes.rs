@@ -55,9 +55,8 @@ pub fn trigger_writes(connection: &mut Connection, tables: &[String]) -> Result<
 
 fn note(context: &AuthContext<'_>, found: &mut BTreeSet<TriggerWrite>) {
     let (Some(trigger), Some("main") | None) = (context.accessor, context.database_name) else { return };
-    let (AuthAction::Insert { table_name }
-    | AuthAction::Update { table_name, .. }
-    | AuthAction::Delete { table_name }) = context.action
+    let (AuthAction::Insert { table_name } | AuthAction::Update { table_name, .. } | AuthAction::Delete { table_name }) =
+        context.action
     else {
         return;
     };
@@ -87,7 +86,8 @@ mod tests {
         )
         .expect("ddl");
         let found = trigger_writes(&mut conn, &["t".to_owned(), "nosuch".to_owned()]).expect("found");
-        let found: Vec<(&str, &str)> = found.iter().map(|found| (found.trigger.as_str(), found.writes.as_str())).collect();
+        let found: Vec<(&str, &str)> =
+            found.iter().map(|found| (found.trigger.as_str(), found.writes.as_str())).collect();
         for wanted in [("one", "audit"), ("two", "total"), ("four", "seen")] {
             assert!(found.contains(&wanted), "{wanted:?} in {found:?}");
         }

@@ -79,9 +79,8 @@ impl Pair {
         let look = self.replica.look();
         let sql = "SELECT ts, coalesce(origin, ?2), coalesce(oseq, seq) FROM __cdc_log WHERE k0 = ?1 ORDER BY seq";
         let mut statement = look.prepare(sql).expect("prepare");
-        let read = |row: &rusqlite::Row<'_>| {
-            Ok(Version { ts_ms: row.get(0)?, origin: NodeId(row.get(1)?), seq: row.get(2)? })
-        };
+        let read =
+            |row: &rusqlite::Row<'_>| Ok(Version { ts_ms: row.get(0)?, origin: NodeId(row.get(1)?), seq: row.get(2)? });
         statement.query_map([id, us], read).expect("query").collect::<Result<_, _>>().expect("versions")
     }
 }
@@ -96,7 +95,10 @@ fn a_change_from_the_future_halts_and_goes_on_when_the_clock_is_right() {
         let error = pair.replica.apply(window.clone()).expect_err("too far ahead");
         assert_eq!((error.word(), error.fault()), ("clock_ahead", Fault::Halt));
         let said = sqlite::said(&error);
-        assert!(said.contains("key (1)") && said.contains("1001 ms ahead") && said.contains("max_clock_skew"), "{said}");
+        assert!(
+            said.contains("key (1)") && said.contains("1001 ms ahead") && said.contains("max_clock_skew"),
+            "{said}"
+        );
         assert_eq!((pair.replica.held(), pair.number("SELECT count(*) FROM t")), (held.clone(), 0));
     }
     pair.replica.now_ms += 1;
