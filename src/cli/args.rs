@@ -52,6 +52,8 @@ pub enum Command {
     Ddl(Ddl),
     /// Copy tables again, by digest: only what differs travels.
     Resync(Resync),
+    /// Look at what lost where both ends had changed a row, and settle it.
+    Conflicts(Conflicts),
     /// Make a sample database: a shop.
     Sample(Sample),
     /// Serve CloudQuery's plugin protocol: a destination, and a source, for SQLite databases.
@@ -250,6 +252,60 @@ pub struct Resync {
     pub tables: Vec<String>,
 }
 
+/// `twinlite conflicts`.
+#[derive(Clone, Debug, Args)]
+pub struct Conflicts {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: ConflictsCommand,
+}
+
+/// `twinlite conflicts …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConflictsCommand {
+    /// Print all of them, the oldest first.
+    List(ConflictsList),
+    /// Print one, with the row that lost.
+    Show(ConflictsOne),
+    /// Let the loser win after all: an ordinary change, which replicates.
+    Apply(ConflictsOne),
+    /// Forget some, or all.
+    Drop(ConflictsDrop),
+}
+
+/// `twinlite conflicts list`.
+#[derive(Clone, Debug, Args)]
+pub struct ConflictsList {
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `twinlite conflicts show` and `apply`.
+#[derive(Clone, Debug, Args)]
+pub struct ConflictsOne {
+    /// The conflict's id, as `list` prints it.
+    #[arg(value_name = "ID")]
+    pub id: i64,
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `twinlite conflicts drop`.
+#[derive(Clone, Debug, Args)]
+pub struct ConflictsDrop {
+    /// Their ids, as `list` prints them.
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<i64>,
+    /// All that are recorded.
+    #[arg(long)]
+    pub all: bool,
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+}
+
 /// `twinlite sample`.
 #[derive(Clone, Debug, Args)]
 pub struct Sample {
@@ -388,6 +444,11 @@ mod tests {
             "twinlite setup --config x.yaml --take-over",
             "twinlite ddl --db a.db change.sql",
             "twinlite resync --db a.db orders lines",
+            "twinlite conflicts list --db a.db -o json",
+            "twinlite conflicts show 3 --config x.yaml",
+            "twinlite conflicts apply 3 --db a.db",
+            "twinlite conflicts drop 3 4 --db a.db",
+            "twinlite conflicts drop --all --db a.db",
             "twinlite sample shop.db --size 20MB",
             "twinlite status --db a.db -o json",
             "twinlite doctor --db a.db b.db --two-way --deep -o json",
@@ -409,6 +470,10 @@ mod tests {
             "twinlite replicate a.db",
             "twinlite replicate a.db b.db --verify",
             "twinlite sample shop.db --size big",
+            "twinlite conflicts drop --db a.db",
+            "twinlite conflicts drop 3 --all --db a.db",
+            "twinlite conflicts show --db a.db",
+            "twinlite conflicts list",
             "twinlite sync",
             "twinlite sync spec.yaml --shard 5/4",
         ] {

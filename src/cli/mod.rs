@@ -4,6 +4,7 @@
 //! found something. A failure is one line, `what: where: why`; a configuration's faults are a line each.
 
 pub mod args;
+mod conflicts;
 mod ddl;
 mod doctor;
 mod failure;
@@ -87,6 +88,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Teardown(args) => setup::teardown(&args).await,
         Command::Ddl(args) => ddl::ddl(&args).await,
         Command::Resync(args) => ddl::resync(&args).await,
+        Command::Conflicts(args) => conflicts::run(&args, cli.output).await,
         Command::Sample(args) => sample::run(&args),
         Command::Serve(args) => serve::run(&args).await,
         Command::Status(args) => status::run(&args, cli.output).await,

@@ -5,12 +5,16 @@
 //! stops by one token, after the transaction at hand, within the grace period.
 
 mod cloudquery;
+mod conflicts;
+mod foreign_keys;
 mod control;
 mod listener;
 mod open;
 mod running;
 mod upkeep;
 
+pub use conflicts::settle;
+pub use foreign_keys::report as broken_report;
 pub use control::{installed_lines, reconciled_lines, torn_down};
 pub use open::{Opened, capture_options};
 pub(crate) use running::Parts;

@@ -15,6 +15,7 @@ pub mod quote;
 pub mod range_sql;
 pub mod row_sql;
 pub mod store;
+pub mod trigger_writes;
 mod value;
 
 pub use db::{Closed, Db};

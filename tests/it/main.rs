@@ -13,6 +13,7 @@ mod bad_peer;
 mod both_ways;
 mod cloudquery_values;
 mod commands;
+mod conflicts;
 mod cq_checklist;
 mod cq_client;
 mod cq_destination;

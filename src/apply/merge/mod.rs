@@ -20,6 +20,8 @@
 //! * Whatever loses is in `__cdc_conflicts` by the same transaction.
 
 mod both;
+#[cfg(test)]
+mod clock_tests;
 mod conflicts;
 mod decide;
 mod index;
