@@ -1,7 +1,8 @@
 //! SQLite's own procedure for what ALTER TABLE cannot do: a new table, what fits of the rows, the old table dropped.
 //!
 //! The old table is renamed away and the new one made under its own name, so that its text is the peer's to the letter.
-//! Rows that no longer fit are left out; the copy that follows brings what the source has.
+//! Rows that no longer fit are left out; the copy that follows brings what the source has. Where both ends write, they
+//! may be nowhere else: the change is refused.
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
@@ -9,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::{about, refusal};
 use super::said::Said;
-use super::{Error, Wanted, plan};
+use super::{Error, RefusedChange, Rules, Wanted, plan};
 use crate::model::{Index, KeyShape, TableSchema};
 /// Whether a row, or an index on them, is refused for what the rows are; anything else is a failure.
 pub(super) use crate::sqlite::is_refusal as is_misfit;
@@ -24,6 +25,7 @@ pub(super) struct Task<'a> {
     pub(super) wanted: &'a Wanted,
     pub(super) rebuild: &'a plan::Rebuild,
     pub(super) said: &'a Said,
+    pub(super) rules: &'a Rules<'a>,
 }
 
 impl Task<'_> {
@@ -104,10 +106,14 @@ impl Task<'_> {
         if into.is_empty() {
             return Ok(());
         }
-        let into = format!("INSERT OR REPLACE INTO main.{}({})", ident(name), quote::idents(into));
+        let or = if self.rules.mirror { "REPLACE" } else { "ABORT" };
+        let into = format!("INSERT OR {or} INTO main.{}({})", ident(name), quote::idents(into));
         let read = format!("SELECT {} FROM main.{OLD}", quote::idents(from.iter().copied()));
         match self.conn.execute(&format!("{into} {read}"), []) {
             Ok(_) => Ok(()),
+            Err(error) if is_misfit(&error) && !self.rules.mirror => {
+                Err(misfit(self.wanted, old, "rows here do not fit the new definition"))
+            }
             Err(error) if is_misfit(&error) => self.copy_one_by_one(&into, &read, from.len()).map_err(about(name)),
             Err(error) => Err(about(name)(error)),
         }
@@ -156,6 +162,17 @@ impl Task<'_> {
         }
         Ok(())
     }
+}
+
+/// The refusal of a change that rows here do not fit.
+pub(super) fn misfit(wanted: &Wanted, local: &TableSchema, why: &str) -> Error {
+    Error::Refused(Box::new(RefusedChange {
+        table: wanted.def.name.clone(),
+        columns: "*".to_owned(),
+        why: why.to_owned(),
+        source_ddl: wanted.def.ddl.clone(),
+        replica_ddl: local.ddl.clone(),
+    }))
 }
 
 /// Runs an ALTER TABLE … RENAME that leaves alone whatever refers to the table.

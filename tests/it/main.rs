@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod bad_peer;
+mod both_schema;
 mod cloudquery_values;
 mod commands;
 mod cq_checklist;

@@ -36,5 +36,5 @@ pub use decide::{MergeRules, Policies, Policy};
 pub use meet::{FromPeer, How, Meeting, ToPeer};
 pub(super) use both::{Both, Watch};
 pub(super) use index::LogIndex;
-pub(super) use meet::{end_seed, is_union, keep, take_due, take_won};
+pub(super) use meet::{end_seed, is_union, keep, knew_our_table, take_due, take_won};
 pub(super) use session::Merge;
