@@ -87,6 +87,8 @@ pub(super) struct Target {
     pub(super) rows_at_once: usize,
     /// INSERT … ON CONFLICT (key) DO UPDATE, for when triggers fire.
     pub(super) upsert: String,
+    /// What names the rows of a key, whose values are the first parameters.
+    pub(super) by_key: String,
     /// DELETE by key.
     pub(super) delete: String,
     /// What an upsert must move out of the way.
@@ -145,6 +147,7 @@ impl Target {
             rows_at_once,
             upsert: parts.upsert(is_rowid(local)),
             delete: format!("DELETE FROM {table_sql} WHERE {}", parts.by_key(1)),
+            by_key: parts.by_key(1),
             displace: displace(local, names, &parts, &key_places),
             null_refused: null_refused(wire, local, names),
             left: Vec::new(),

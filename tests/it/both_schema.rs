@@ -84,7 +84,7 @@ const ADDITIVE: &[(&str, &str, &str)] = &[
         "UPDATE t SET extra = 6 WHERE id = {own}",
     ),
     (
-        "CREATE UNIQUE INDEX u1 ON k(v, k)",
+        "ddl CREATE UNIQUE INDEX u1 ON k(v, k)",
         "INSERT OR REPLACE INTO k VALUES ('here', 77)",
         "INSERT OR REPLACE INTO k VALUES ('there', 78)",
     ),
@@ -99,7 +99,10 @@ fn additive_changes_travel_from_either_side_while_both_write() {
             eprintln!("{changer:?}: {change}");
             let of = |side: Side, sql: &str| sql.replace("{own}", &(side as i64 + 1).to_string());
             write_both(&both, 10 * round);
-            both.sql(changer, change);
+            match change.strip_prefix("ddl ") {
+                Some(script) => both.ddl(changer, script),
+                None => both.sql(changer, change),
+            }
             both.sql(changer, &of(changer, at_once));
             write_both(&both, 10 * round + 1);
             both.equal(&[]);
@@ -119,8 +122,9 @@ fn the_same_change_on_both_sides_is_one_change() {
         both.sql(
             side,
             "ALTER TABLE t ADD COLUMN c TEXT DEFAULT 'd'; CREATE INDEX i ON t(c); CREATE VIEW v AS SELECT c FROM t;
-             CREATE UNIQUE INDEX tu ON t(id, n)",
+",
         );
+        both.ddl(side, "CREATE UNIQUE INDEX tu ON t(id, n)");
         write(&both, side, 5);
         both.sql(side, &format!("UPDATE t SET c = '{side:?}' WHERE id = {}", side as i64 + 1));
     }
@@ -285,7 +289,8 @@ fn contradicting_changes_halt_the_link_and_it_goes_on_when_both_are_alike() {
         write_both(&both, 7);
         both.equal(&[]);
         for side in Side::ALL {
-            assert_eq!(both.count(side, "SELECT count(*) FROM t WHERE extra = 'while halted'"), 2, "{side:?}");
+            let kept = both.count(side, "SELECT count(*) FROM t WHERE extra = 'while halted'");
+            assert_eq!(kept, 2, "{side:?}:\n{}", both.all_conflicts().join("\n"));
             for id in [5001, 5002, 6001, 6002, 7001, 7002] {
                 assert_eq!(both.count(side, &format!("SELECT count(*) FROM k WHERE k = '{id}'")), 1, "{side:?} {id}");
             }

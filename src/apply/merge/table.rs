@@ -37,8 +37,9 @@ pub(super) struct Shared {
     wire_in_local: Vec<Option<usize>>,
     /// Whether a peer's row has the columns of one here, no more and no fewer.
     pub(super) is_alike: bool,
-    /// Where in a local row the columns are that have not reached the peer, and whether each has a default.
-    unsent: Vec<(usize, bool)>,
+    /// Finds a key's row that has something else than the default in a column that has not reached the peer; none where
+    /// there is no such column.
+    unsent: Option<String>,
     insert_whole: String,
     insert_wire: String,
     replace_whole: String,
@@ -57,12 +58,9 @@ impl Shared {
         // The rowid of a table without a key may go by another name at the peer; it stands first at both.
         let place = |(number, name): (usize, &&str)| if by_rowid && number == 0 { Some(0) } else { find(name) };
         let wire_in_local: Vec<Option<usize>> = wire.iter().enumerate().map(place).collect();
-        let unsent = |(place, name): (usize, &&str)| {
-            let is_left = target.left.iter().any(|left| left.eq_ignore_ascii_case(name));
-            let has_default = local.column(name).is_some_and(|column| column.default.is_some());
-            (!is_left && !wire_in_local.contains(&Some(place))).then_some((place, has_default))
-        };
-        let unsent = stored.iter().enumerate().filter_map(unsent).collect();
+        let unsent = stored.iter().enumerate().filter(|(place, name)| {
+            !wire_in_local.contains(&Some(*place)) && !target.left.iter().any(|left| left.eq_ignore_ascii_case(name))
+        });
         let unique = |index: &crate::model::Index| index.unique && index.origin != IndexOrigin::PrimaryKey;
         let insert = |or: &str, columns: &[&str]| {
             let names: Vec<String> = columns.iter().map(|name| ident(name)).collect();
@@ -85,7 +83,7 @@ impl Shared {
             replace_wire: insert("REPLACE", &here),
             delete: target.delete.clone(),
             is_alike: here.len() == wire.len() && here.len() == stored.len(),
-            unsent,
+            unsent: unsent_sql(target, unsent.map(|(_, name)| *name)),
             wire_in_local,
             local,
         }
@@ -106,11 +104,17 @@ impl Shared {
         self.wire_in_local.iter().map(|place| place.map_or(Value::Null, |place| row[place].clone())).collect()
     }
 
-    /// Whether a row that was here has something in a column that has not reached the peer: what becomes of it when the
-    /// peer's row is written over it is more than the peer said.
-    pub(super) fn holds_more(&self, before: &[LocalRow]) -> bool {
-        let says = |row: &LocalRow| self.unsent.iter().any(|(place, has_default)| *has_default || row[*place] != Value::Null);
-        before.iter().any(says)
+    /// Whether a row that was just written has more than the peer said: something in a column that has not reached it, or
+    /// anything at all, where it was written here (`over_own`) and the peer had not seen that.
+    pub(super) fn holds_more(&self, conn: &Connection, key: &Key, over_own: bool) -> Result<bool, Error> {
+        let Some(sql) = &self.unsent else { return Ok(false) };
+        if over_own {
+            return Ok(!self.rows(conn, key)?.is_empty());
+        }
+        // A default that cannot be computed here is none that the peer is sure to have, too.
+        let Ok(mut statement) = conn.prepare_cached(sql) else { return Ok(true) };
+        bind(&mut statement, &key.0)?;
+        Ok(statement.raw_query().next()?.is_some())
     }
 
     /// Whether these rows say the same as a peer's, as far as both have columns.
@@ -172,6 +176,16 @@ impl Shared {
         }
         source.into()
     }
+}
+
+fn unsent_sql<'a>(target: &Target, unsent: impl Iterator<Item = &'a str>) -> Option<String> {
+    let differs = |name: &str| {
+        let default = target.local.column(name).and_then(|column| column.default.as_deref()).unwrap_or("NULL");
+        format!("{} IS NOT ({default}) COLLATE BINARY", ident(name))
+    };
+    let differs: Vec<String> = unsent.map(differs).collect();
+    let (table, key, any) = (ident(&target.name), &target.by_key, differs.join(" OR "));
+    (!differs.is_empty()).then(|| format!("SELECT 1 FROM main.{table} WHERE {key} AND ({any})"))
 }
 
 /// A row that is ready to be inserted.
