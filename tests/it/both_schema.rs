@@ -239,7 +239,7 @@ const CONTRADICTIONS: &[(&str, &str, [&str; 2], &str)] = &[
         "ALTER TABLE t ADD COLUMN c TEXT",
         "ALTER TABLE t ADD COLUMN c INTEGER",
         ["c TEXT", "c INTEGER"],
-        "ALTER TABLE t RENAME COLUMN c TO old; ALTER TABLE t ADD COLUMN c TEXT; UPDATE t SET c = old; ALTER TABLE t DROP COLUMN old",
+        "ALTER TABLE t RENAME COLUMN c TO old; ALTER TABLE t ADD COLUMN c TEXT; UPDATE t SET c = old WHERE old NOT NULL; ALTER TABLE t DROP COLUMN old",
     ),
     (
         "rebuild n INT>n TEXT",
@@ -298,4 +298,167 @@ fn contradicting_changes_halt_the_link_and_it_goes_on_when_both_are_alike() {
         write_both(&both, 8);
         both.equal(&[]);
     }
+}
+
+/// In `safe`: what one end drops or renames, and what then is true at that end and at the other one, whatever happens.
+const LEFT: &[(&str, &str, &str)] = &[
+    (
+        "ALTER TABLE t DROP COLUMN extra",
+        "SELECT count(*) = 0 FROM pragma_table_info('t') WHERE name = 'extra'",
+        "SELECT count(*) = 1 FROM t WHERE id = 4 AND extra = 4.5",
+    ),
+    (
+        "ALTER TABLE t RENAME COLUMN extra TO more",
+        "SELECT count(*) = 0 FROM pragma_table_info('t') WHERE name = 'extra'",
+        "SELECT count(*) = 1 FROM t WHERE id = 4 AND extra = 4.5 AND more = 4.5",
+    ),
+    (
+        "DROP TABLE k",
+        "SELECT count(*) = 0 FROM sqlite_schema WHERE name = 'k'",
+        "SELECT count(*) = 2 FROM k WHERE k IN ('p', 'q')",
+    ),
+    (
+        "ALTER TABLE k RENAME TO kk",
+        "SELECT count(*) = 0 FROM sqlite_schema WHERE name = 'k'",
+        "SELECT count(*) = 2 FROM kk JOIN k USING (k) WHERE k IN ('p', 'q')",
+    ),
+    (
+        "DROP INDEX t_n",
+        "SELECT count(*) = 0 FROM sqlite_schema WHERE name = 't_n'",
+        "SELECT count(*) = 0 FROM sqlite_schema WHERE name = 't_n'",
+    ),
+];
+
+/// Rows of `t` that both write, whatever became of the rest.
+fn write_t(both: &Both, round: i64) {
+    for side in Side::ALL {
+        let (own, id) = (side as i64 + 3, 1000 * round + side as i64);
+        both.sql(
+            side,
+            &format!(
+                "UPDATE t SET n = {round} WHERE id = {own}; INSERT INTO t(id, name, n) VALUES ({id}, 'name {id}', 1)"
+            ),
+        );
+    }
+}
+
+#[track_caller]
+fn assert_t_alike(both: &Both, what: &str) {
+    let all = "SELECT group_concat(id || name || ifnull(n, '-'), ' ') FROM (SELECT * FROM t ORDER BY id)";
+    assert_eq!(both.cell(Side::A, all), both.cell(Side::B, all), "{what}");
+}
+
+#[test]
+fn what_one_end_drops_stays_at_the_other_and_does_not_come_back() {
+    for changer in Side::ALL {
+        for (change, here, there) in LEFT {
+            eprintln!("{changer:?}: {change}");
+            let other = changer.other();
+            let mut both = Both::start(SCHEMA, "");
+            both.sql(changer, change);
+            write_t(&both, 1);
+            both.quiesce();
+            let check = |both: &Both, when: &str| {
+                assert_t_alike(both, change);
+                assert_eq!(both.count(changer, here), 1, "{when} {change}");
+                assert_eq!(both.count(other, there), 1, "{when} {change}");
+            };
+            check(&both, "at once");
+            // A new session begins with the catalogs.
+            both.cut();
+            both.proxy.heal();
+            write_t(&both, 2);
+            both.quiesce();
+            check(&both, "in a new session");
+            // So does another change of either schema.
+            both.sql(other, "ALTER TABLE t ADD COLUMN later DEFAULT 1");
+            both.sql(changer, "CREATE TABLE later(x)");
+            write_t(&both, 3);
+            if both.count(other, "SELECT count(*) FROM sqlite_schema WHERE name = 'k'") == 1 {
+                both.sql(other, "INSERT OR REPLACE INTO k VALUES ('only here', 1)");
+            }
+            both.quiesce();
+            check(&both, "after another change");
+            assert_eq!(both.count(changer, "SELECT count(*) FROM pragma_table_info('t') WHERE name = 'later'"), 1);
+            for side in Side::ALL {
+                both.stop(side);
+                both.run(side);
+            }
+            write_t(&both, 4);
+            both.quiesce();
+            check(&both, "after a restart");
+        }
+    }
+}
+
+const FORCED: &str = "    migrate_mode: forced\n";
+
+/// In `forced`, between ends that both write.
+const CHANGES: &[&str] = &[
+    "ALTER TABLE t DROP COLUMN extra",
+    "ALTER TABLE t RENAME COLUMN extra TO more",
+    "DROP TABLE k",
+    "ALTER TABLE k RENAME TO kk",
+    "rebuild n INT>n TEXT",
+    "rebuild extra>extra DEFAULT 'e'",
+    "rebuild name TEXT>name TEXT NOT NULL",
+    "DROP INDEX t_n; CREATE INDEX t_n ON t(n, extra)",
+    "CREATE VIEW v AS SELECT name FROM t; DROP INDEX t_name; CREATE UNIQUE INDEX t_name ON t(name, id)",
+    "VACUUM",
+];
+
+#[test]
+fn what_one_end_changes_is_made_at_the_other_by_force_and_both_end_equal() {
+    for changer in Side::ALL {
+        for sql in CHANGES {
+            eprintln!("{changer:?}: {sql}");
+            let mut both = Both::start(SCHEMA, FORCED);
+            write_t(&both, 1);
+            change(&both, changer, sql);
+            write_t(&both, 2);
+            both.equal(&[]);
+            write_t(&both, 3);
+            both.equal(&[]);
+            both.cut();
+            both.proxy.heal();
+            write_t(&both, 4);
+            both.equal(&[]);
+        }
+    }
+}
+
+#[test]
+fn the_same_migration_on_both_ends_is_one() {
+    for sql in CHANGES {
+        for link in ["", FORCED] {
+            eprintln!("{sql} {link}");
+            let mut both = Both::start(SCHEMA, link);
+            both.cut();
+            for side in Side::ALL {
+                change(&both, side, sql);
+            }
+            write_t(&both, 1);
+            both.proxy.heal();
+            both.equal(&[]);
+            write_t(&both, 2);
+            both.equal(&[]);
+        }
+    }
+}
+
+/// Contradictions halt in `forced` too, or each end would undo the other's change for ever.
+#[test]
+fn contradictions_are_not_forced_to_and_fro() {
+    let mut both = Both::start(SCHEMA, FORCED);
+    both.cut();
+    change(&both, Side::A, "rebuild n INT>n TEXT");
+    change(&both, Side::B, "rebuild n INT>n REAL");
+    both.proxy.heal();
+    for side in Side::ALL {
+        let said = both.halted(side);
+        assert!(said.contains("n TEXT") && said.contains("n REAL"), "{side:?}: {said}");
+    }
+    change(&both, Side::B, "rebuild n REAL>n TEXT");
+    write_t(&both, 1);
+    both.equal(&[]);
 }
