@@ -144,6 +144,8 @@ impl Received {
         let by_rowid = self.targets.values().filter(|target| matches!(target.read.key, KeyShape::Rowid { .. }));
         let mut tables: Vec<TableId> = by_rowid.map(|target| target.id).collect();
         tables.sort_unstable();
+        // One that is new is copied in any case, and is asked for as such.
+        tables.retain(|table| self.copies.get(*table).is_some_and(|copy| copy.state != CopyState::Pending));
         tables.retain(|table| self.copies.begin_anew(*table));
         tables
     }
