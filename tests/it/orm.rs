@@ -83,7 +83,8 @@ impl Run {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/orm").join(script);
         let mut command = Command::new(python);
         let mut child =
-            command.arg(script).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            // Both runs of one migration are to write constraints in one order.
+            command.env("PYTHONHASHSEED", "0").arg(script).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Self { child, stdin, lines: BufReader::new(stdout).lines() }
     }
