@@ -1,6 +1,6 @@
 //! What is known of a peer's tables in this session: its catalog, and what it became here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::Connection;
 
@@ -16,6 +16,8 @@ use crate::sqlite;
 pub(super) struct Received {
     pub(super) catalog: Option<migrate::Catalog>,
     pub(super) targets: HashMap<TableId, Target>,
+    /// Tables that were dropped here, where both ends write: what the peer says of them is left out.
+    pub(super) away: HashSet<TableId>,
     pub(super) copies: Copies,
     /// `PRAGMA schema_version` that `targets` were made at. Another one means that somebody changed the schema here.
     pub(super) schema_version: i64,
@@ -72,9 +74,14 @@ impl Received {
             Outcome { migrated: sqlite::catalog::schema_version(conn)? != version, notes: done.notes, ask: Vec::new() };
         outcome.ask = self.carry_over(&catalog, &done.tables, &before);
         self.leave(&done.gone);
+        self.stay_away(&done.away);
         self.targets.clear();
         for table in &done.tables {
-            self.targets.insert(table.id, Target::new(table.id, &table.schema, &table.local)?);
+            let target = match &rules.merge {
+                Some(_) => Target::merged(table.id, (&table.schema, &table.local), &table.left)?,
+                None => Target::new(table.id, &table.schema, &table.local)?,
+            };
+            self.targets.insert(table.id, target);
         }
         self.catalog = Some(catalog);
         Ok(outcome)
@@ -109,6 +116,8 @@ impl Received {
         for table in tables {
             let estimate = defs.get(&table.id).map_or(0, |def| def.rows_estimate);
             let Some(mut copy) = old.remove(&table.id) else {
+                // It was away, and is back.
+                table.previous.and_then(|previous| self.copies.take(previous));
                 // The peer takes it for the table that it was before, whose progress stays with what is left here.
                 if defs.get(&table.id).is_some_and(|def| def.ancestors.iter().any(|id| before.contains_key(id))) {
                     ask.push(table.id);
@@ -135,6 +144,8 @@ impl Received {
         let by_rowid = self.targets.values().filter(|target| matches!(target.read.key, KeyShape::Rowid { .. }));
         let mut tables: Vec<TableId> = by_rowid.map(|target| target.id).collect();
         tables.sort_unstable();
+        // One that is new is copied in any case, and is asked for as such.
+        tables.retain(|table| self.copies.get(*table).is_some_and(|copy| copy.state != CopyState::Pending));
         tables.retain(|table| self.copies.begin_anew(*table));
         tables
     }
@@ -151,6 +162,16 @@ impl Received {
         let ancestors = defs.get(&table.id).map_or(&[][..], |def| &def.ancestors);
         let free = |id: &&TableId| known(id) && !defs.contains_key(id) && table.change != Change::Created;
         ancestors.iter().find(free).copied()
+    }
+
+    /// Expects nothing of tables that were dropped here.
+    fn stay_away(&mut self, away: &[(TableId, TableId, String)]) {
+        self.away = away.iter().map(|(id, _, _)| *id).collect();
+        for (id, held, name) in away {
+            let copy = self.copies.take(*held).unwrap_or_else(|| Copy::pending(name, 0));
+            let note = Some("dropped here; what the peer changes in its own is left out".to_owned());
+            self.copies.put(*id, Copy { note, left: true, state: CopyState::Done, ..copy });
+        }
     }
 
     /// Forgets the tables that are gone at the peer, or marks those that stay here.

@@ -213,7 +213,7 @@ impl Copies {
 
     /// Begins the copy of a table anew, because what is here may differ. Says whether it had begun before.
     pub(super) fn begin_anew(&mut self, table: TableId) -> bool {
-        let Some(copy) = self.change(table) else { return false };
+        let Some(copy) = self.change(table).filter(|copy| !copy.left) else { return false };
         let had_begun = copy.state != CopyState::Pending;
         (copy.state, copy.lost_history, copy.rows) = (CopyState::Pending, true, 0);
         had_begun
@@ -245,10 +245,13 @@ impl Copies {
     /// Takes every copy for whole.
     pub(super) fn end_all(&mut self) {
         let tables: Vec<TableId> = self.tables.keys().copied().collect();
-        for table in tables {
-            if let Some(copy) = self.change(table) {
-                (copy.state, copy.lost_history) = (CopyState::Done, false);
-            }
+        tables.into_iter().for_each(|table| self.end(table));
+    }
+
+    /// Takes the copy of a table for whole.
+    pub(super) fn end(&mut self, table: TableId) {
+        if let Some(copy) = self.change(table) {
+            (copy.state, copy.lost_history) = (CopyState::Done, false);
         }
     }
 

@@ -162,7 +162,21 @@ impl Work<'_> {
             if merge::take_won(self.conn, self.frame.peer)? {
                 self.received.copies.end_all();
             } else {
-                self.ask.extend(fresh.into_iter().filter(|table| !self.ask.contains(table)).collect::<Vec<_>>());
+                self.ask_for_fresh(fresh)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for tables that are new between the two, but for those of which the peer asks for ours.
+    fn ask_for_fresh(&mut self, fresh: Vec<TableId>) -> Result<(), Error> {
+        for table in fresh {
+            let name = &self.target(table)?.name;
+            if merge::knew_our_table(self.conn, name, self.frame.end.seen)? {
+                self.received.copies.end(table);
+                self.ask.retain(|asked| *asked != table);
+            } else if !self.ask.contains(&table) {
+                self.ask.push(table);
             }
         }
         Ok(())
@@ -192,6 +206,13 @@ impl Work<'_> {
 
     fn item(&mut self, item: WindowItem) -> Result<(), Error> {
         match item {
+            WindowItem::Rows(Rows { table, .. })
+            | WindowItem::Range(Range { table, .. })
+            | WindowItem::Digest(Digest { table, .. })
+                if self.received.away.contains(&table) =>
+            {
+                Ok(())
+            }
             WindowItem::Rows(rows) => self.rows(&rows),
             WindowItem::Range(range) => self.range(&range),
             WindowItem::Digest(digest) => self.digest(&digest),

@@ -87,12 +87,18 @@ pub(super) struct Target {
     pub(super) rows_at_once: usize,
     /// INSERT … ON CONFLICT (key) DO UPDATE, for when triggers fire.
     pub(super) upsert: String,
+    /// What names the rows of a key, whose values are the first parameters.
+    pub(super) by_key: String,
     /// DELETE by key.
     pub(super) delete: String,
     /// What an upsert must move out of the way.
     pub(super) displace: Vec<Displace>,
     /// Columns that are NOT NULL here and not at the peer: place and name.
     pub(super) null_refused: Vec<(usize, String)>,
+    /// Columns that the peer had once and that were left here, in upper case.
+    pub(super) left: Vec<String>,
+    /// Whether the peer's rows have columns that are not here: its rows cannot be compared by digest.
+    pub(super) is_narrower: bool,
 }
 
 impl Target {
@@ -101,15 +107,36 @@ impl Target {
     /// # Errors
     /// [`Error::ColumnMissing`].
     pub(super) fn new(id: TableId, wire: &TableSchema, local: &TableSchema) -> Result<Self, Error> {
-        let names = local_names(wire, local)?;
+        Ok(Self::build(id, wire, local, &local_names(wire, local)?))
+    }
+
+    /// The same where both ends write: a column that was dropped here stays away, whatever the peer's rows have in it.
+    ///
+    /// # Errors
+    /// [`Error::ColumnMissing`], where it belongs to the key.
+    pub(super) fn merged(
+        id: TableId,
+        (wire, local): (&TableSchema, &TableSchema),
+        left: &[String],
+    ) -> Result<Self, Error> {
+        let names = match local_names(wire, local) {
+            Err(Error::ColumnMissing { .. }) => names_in_part(wire, local)?,
+            names => return Ok(Self { left: left.to_vec(), ..Self::build(id, wire, local, &names?) }),
+        };
+        Ok(Self { left: left.to_vec(), is_narrower: true, ..Self::build(id, wire, local, &names) })
+    }
+
+    /// `names`: what each column of a peer's row is called here. Where some are not here, only what reads by the key and
+    /// [`Self::delete`] work.
+    fn build(id: TableId, wire: &TableSchema, local: &TableSchema, names: &[&str]) -> Self {
         let key_places = wire.key_in_wire();
-        let key = key_columns(wire, local, &names);
+        let key = key_columns(wire, local, names);
         let quoted: Vec<String> = names.iter().copied().map(ident).collect();
         let extra = extra_columns(wire, local);
         let table_sql = format!("main.{}", ident(&local.name));
         let rows_at_once = (PARAMS_AT_ONCE / names.len().max(1)).clamp(1, ROWS_AT_ONCE);
         let parts = Parts { table: &table_sql, quoted: &quoted, extra: &extra, key: &key };
-        Ok(Self {
+        Self {
             id,
             name: local.name.clone(),
             read: TableSchema { name: local.name.clone(), indexes: local.indexes.clone(), ..wire.clone() },
@@ -120,11 +147,14 @@ impl Target {
             rows_at_once,
             upsert: parts.upsert(is_rowid(local)),
             delete: format!("DELETE FROM {table_sql} WHERE {}", parts.by_key(1)),
-            displace: displace(local, &names, &parts, &key_places),
-            null_refused: null_refused(wire, local, &names),
+            by_key: parts.by_key(1),
+            displace: displace(local, names, &parts, &key_places),
+            null_refused: null_refused(wire, local, names),
+            left: Vec::new(),
+            is_narrower: false,
             key_places,
             key,
-        })
+        }
     }
 
     /// The key of one row of a batch whose wire columns begin at `offset`.
@@ -153,6 +183,27 @@ fn local_names<'a>(wire: &TableSchema, local: &'a TableSchema) -> Result<Vec<&'a
         let found = local.column(column).filter(|found| found.generated == Generated::No);
         let missing = || Error::ColumnMissing { table: local.name.clone(), column: column.to_owned() };
         names.push(found.ok_or_else(missing)?.name.as_str());
+    }
+    Ok(names)
+}
+
+/// The same where columns may be missing that are not of the key; those go by the peer's name.
+fn names_in_part<'a>(wire: &'a TableSchema, local: &'a TableSchema) -> Result<Vec<&'a str>, Error> {
+    let key = wire.key_in_wire();
+    let stored = |name: &str| local.column(name).filter(|column| column.generated == Generated::No);
+    let (mut names, mut first) = (Vec::new(), 0);
+    if let (KeyShape::Rowid { .. }, KeyShape::Rowid { name }) = (&wire.key, &local.key) {
+        names.push(*name);
+        first = 1;
+    }
+    for (place, column) in wire.wire_columns().into_iter().enumerate().skip(first) {
+        match stored(column) {
+            Some(here) => names.push(here.name.as_str()),
+            None if key.contains(&place) => {
+                return Err(Error::ColumnMissing { table: local.name.clone(), column: column.to_owned() });
+            }
+            None => names.push(column),
+        }
     }
     Ok(names)
 }

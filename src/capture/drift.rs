@@ -13,7 +13,7 @@ use super::situation::{self, Situation};
 use super::touch_sql::default_sql;
 use super::trigger_sql::Op;
 use super::{CaptureOptions, Error, SkippedTable, change_log, generation, missed};
-use crate::model::{Clock, Generated, TableId, TableSchema};
+use crate::model::{Clock, Generated, KeyShape, TableId, TableSchema};
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{catalog, ident};
 
@@ -84,7 +84,7 @@ pub fn recapture(
     let mut witness = Witness { script: ours.then(Script::default), ..Witness::default() };
     let mut decision = decide(&situation, &witness);
     if !decision.appended.is_empty() && !ours {
-        witness.filled = filled(connection, &decision)?;
+        witness.filled = filled(connection, &options.log_table, &decision)?;
         decision = decide(&situation, &witness);
     }
     if ours {
@@ -132,26 +132,32 @@ pub(super) fn look(connection: &mut Connection, options: &CaptureOptions) -> Res
     if decision.appended.is_empty() {
         return Ok((situation, decision));
     }
-    let witness = Witness { filled: filled(connection, &decision)?, ..Witness::default() };
+    let witness = Witness { filled: filled(connection, &options.log_table, &decision)?, ..Witness::default() };
     let decision = decide(&situation, &witness);
     Ok((situation, decision))
 }
 
-/// Tables with appended columns that do not hold their default in every row.
-fn filled(connection: &Connection, decision: &Decision) -> Result<BTreeSet<TableId>, Error> {
+/// Tables with appended columns that do not hold their default in every row that the log does not name.
+fn filled(connection: &Connection, log: &str, decision: &Decision) -> Result<BTreeSet<TableId>, Error> {
     let mut all = BTreeSet::new();
     for (id, table, columns) in &decision.appended {
         // The table may have moved on meanwhile; then the version has too, and all of this is done again.
         let table = catalog::table(connection, table)?;
-        if table.is_none_or(|table| is_filled(connection, &table, columns).unwrap_or(true)) {
+        if table.is_none_or(|table| is_filled(connection, (log, *id), &table, columns).unwrap_or(true)) {
             all.insert(*id);
         }
     }
     Ok(all)
 }
 
-/// Whether a row holds something else than the default in an appended column.
-fn is_filled(connection: &Connection, table: &TableSchema, columns: &[String]) -> rusqlite::Result<bool> {
+/// Whether a row holds something else than the default in an appended column, and the log does not name it: nothing that
+/// was written since the column came has been read yet, let alone pruned, so every row that a trigger saw is still there.
+fn is_filled(
+    connection: &Connection,
+    (log, id): (&str, TableId),
+    table: &TableSchema,
+    columns: &[String],
+) -> rusqlite::Result<bool> {
     let written: Vec<String> = columns
         .iter()
         .filter_map(|name| table.column(name))
@@ -164,8 +170,19 @@ fn is_filled(connection: &Connection, table: &TableSchema, columns: &[String]) -
     if written.is_empty() {
         return Ok(false);
     }
-    let sql = format!("SELECT 1 FROM main.{} WHERE {} LIMIT 1", ident(&table.name), written.join(" OR "));
-    connection.prepare(&sql)?.exists([])
+    let is_rowid = matches!(table.key, KeyShape::Rowid { .. });
+    let spelled = |(name, _): (&str, _)| if is_rowid { name.to_owned() } else { ident(name) };
+    let key: Vec<String> = table.key_columns().into_iter().map(spelled).collect();
+    let logged: Vec<String> = (0..key.len()).map(|part| format!("k{part}")).collect();
+    let sql = format!(
+        "SELECT {} FROM main.{} WHERE {} EXCEPT SELECT {} FROM main.{} WHERE tbl = ?1 LIMIT 1",
+        key.join(", "),
+        ident(&table.name),
+        written.join(" OR "),
+        logged.join(", "),
+        ident(log),
+    );
+    connection.prepare(&sql)?.exists([id.0])
 }
 
 /// Carries a decision out, inside the caller's transaction, and remembers the schema as it is then.

@@ -82,6 +82,7 @@ impl Execution<'_> {
             copy: plan.copy || change == Change::Rebuilt,
             change,
             local,
+            left: plan.left.clone(),
         })
     }
 
@@ -160,7 +161,7 @@ impl Execution<'_> {
 
     fn rebuild(&mut self, one: &Wanted, plan: &TablePlan) -> Result<Change, Error> {
         self.aside.take(self.conn)?;
-        let task = rebuild::Task { conn: self.conn, wanted: one, rebuild: &plan.rebuild, said: self.said };
+        let task = rebuild::Task { conn: self.conn, wanted: one, rebuild: &plan.rebuild, said: self.said, rules: self.rules };
         self.notes.extend(task.run()?);
         Ok(Change::Rebuilt)
     }
@@ -187,7 +188,7 @@ impl Execution<'_> {
         let there = Shape::of(&one.def.ddl, &plain);
         let left = Difference::between(&there, &Shape::of(&local.ddl, &plain), &plan.kept);
         // In safe mode what is not to be changed was refused, or is what the operator wants.
-        Ok(self.rules.mode == Mode::Safe || left.is_none())
+        Ok(self.rules.mode == Mode::Safe || !self.rules.mirror || left.is_none())
     }
 
     /// Runs `work` so that it leaves nothing behind where it fails or answers no.
@@ -201,6 +202,18 @@ impl Execution<'_> {
             Ok(_) | Err(_) => ended?,
         }
         Ok(matches!(done, Ok(true)))
+    }
+
+    /// Whether everything becomes as the peer has it. Where both ends write, what was changed here stays.
+    fn obeys(&self) -> bool {
+        self.rules.mode == Mode::Forced && self.rules.mirror
+    }
+
+    /// Whether an index was here, and went with the migration.
+    fn was_here(&self, one: &Wanted, index: &str, change: Change) -> bool {
+        let here = self.here.get(&one.def.name.to_ascii_lowercase());
+        let had = |local: &super::pair::Local| local.schema.indexes.iter().any(|had| had.name.eq_ignore_ascii_case(index));
+        change != Change::Same && (self.rules.mirror || here.is_some_and(had))
     }
 
     fn drop_our_triggers(&self, table: &str) -> Result<(), Error> {
@@ -223,7 +236,7 @@ impl Execution<'_> {
             let is_stale = match wanted_index(one, index) {
                 Some(wanted) if ddl::same_text(wanted.sql.as_deref().unwrap_or_default(), sql) => false,
                 // The peer's as before, and another here: changed here.
-                Some(wanted) => self.rules.mode == Mode::Forced || said != wanted.sql.as_ref(),
+                Some(wanted) => self.obeys() || said != wanted.sql.as_ref(),
                 None => said.is_some(),
             };
             if is_stale {
@@ -250,12 +263,15 @@ impl Execution<'_> {
                 continue;
             }
             // What the peer has as before, and is not here, was dropped here.
-            if self.rules.mode == Mode::Safe && self.said.indexes.get(&lower) == Some(sql) && change == Change::Same {
+            if !self.obeys() && self.said.indexes.get(&lower) == Some(sql) && !self.was_here(one, &index.name, change) {
                 continue;
             }
             match self.conn.execute(sql, []) {
                 Ok(_) => {}
-                Err(error) if index.unique && is_misfit(&error) && self.rules.mode == Mode::Forced => return Ok(true),
+                Err(error) if index.unique && is_misfit(&error) && self.obeys() => return Ok(true),
+                Err(error) if index.unique && is_misfit(&error) && !self.rules.mirror => {
+                    return Err(rebuild::misfit(one, &local, &format!("rows here break the new UNIQUE index \"{}\"", index.name)));
+                }
                 Err(error) if index.unique || !is_misfit(&error) => {
                     return Err(unusable(format!("index \"{}\"", index.name))(error));
                 }

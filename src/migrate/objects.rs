@@ -48,7 +48,7 @@ impl Objects<'_> {
             match wanted {
                 Some(wanted) if ddl::same_text(&wanted.sql, &local.sql) => {}
                 Some(_) if as_said => drop_object(self.conn, local)?,
-                Some(_) if self.rules.mode == Mode::Forced => {
+                Some(_) if self.rules.mode == Mode::Forced && self.rules.mirror => {
                     notes.push(format!("{kind} \"{name}\" was changed here; the source's replaced it"));
                     drop_object(self.conn, local)?;
                 }
@@ -69,7 +69,8 @@ impl Objects<'_> {
         let mut missing = self.wanted();
         missing.retain(|object| {
             let is_new = self.said.object(object).is_none_or(|said| said.sql != object.sql);
-            let is_due = is_new || self.rules.mode == Mode::Forced || aside.has(object);
+            let obeys = self.rules.mode == Mode::Forced && self.rules.mirror;
+            let is_due = is_new || obeys || aside.has(object);
             is_due && !here.iter().any(|local| is_same(local, object))
         });
         if missing.is_empty() {

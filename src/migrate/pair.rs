@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::shape::{Difference, Renames, Shape};
-use super::{Error, Held, Mode, Rules, Wanted};
+use super::{Error, Held, Mode, RefusedChange, Rules, Wanted};
 use crate::model::{TableId, TableSchema};
 
 /// A table as it is here.
@@ -30,6 +30,8 @@ pub(super) struct Pair {
     pub(super) from: Option<String>,
     /// Its rows are another table's by now, and its owner does not know that they are missing here.
     pub(super) ask: bool,
+    /// It was dropped here, where both ends write: it stays away, and so do its rows.
+    pub(super) away: bool,
 }
 
 /// All of them, and what is left over.
@@ -97,9 +99,16 @@ impl Pairing<'_> {
         if self.rules.mode == Mode::Safe && !held.name.eq_ignore_ascii_case(&one.def.name) {
             return None;
         }
-        let (id, from) = (held.id, self.local(&held.name));
+        let (id, held_name) = (held.id, held.name.clone());
+        let is_others = self.held.iter().any(|other| other.id != id && other.name.eq_ignore_ascii_case(&one.def.name));
+        // Where both ends write, it may have been renamed at both, or here first.
+        let from = self.local(&held_name).or_else(|| {
+            let renamed = !self.rules.mirror && !is_others;
+            if renamed { self.local(&one.def.name) } else { None }
+        });
         self.used.insert(id);
-        Some(Pair { previous: Some(id), ask: from.is_none(), from })
+        let away = from.is_none() && !self.rules.mirror;
+        Some(Pair { previous: Some(id), ask: from.is_none() && !away, from, away })
     }
 
     /// A table of that name was held under ids that this one does not descend from: another table, in the same place.
@@ -110,11 +119,11 @@ impl Pairing<'_> {
         let ask = moved && self.rules.mode == Mode::Safe;
         let Some(held) = self.held.iter().find(same) else {
             let is_new = ask && self.local(&one.def.name).is_none();
-            return is_new.then_some(Pair { previous: None, from: None, ask });
+            return is_new.then_some(Pair { ask, ..Pair::default() });
         };
         let (id, from) = (held.id, self.local(&held.name));
         self.replaced.insert(id);
-        Some(Pair { previous: None, from, ask })
+        Some(Pair { from, ask, ..Pair::default() })
     }
 
     fn drops(&self, moving: &HashSet<String>) -> Vec<String> {
@@ -149,10 +158,19 @@ impl Pairing<'_> {
         let is_equal = Difference::between(&there, &mine, &[]).is_none();
         let taken_over = (is_equal && (local.empty || self.rules.adopt))
             || (self.rules.adopt && self.rules.mode == Mode::Safe && there.key == mine.key);
+        if !taken_over && !self.rules.mirror {
+            return Err(Error::Refused(Box::new(RefusedChange {
+                table: one.def.name.clone(),
+                columns: "*".to_owned(),
+                why: "made at both ends with different definitions".to_owned(),
+                source_ddl: one.def.ddl.clone(),
+                replica_ddl: local.schema.ddl.clone(),
+            })));
+        }
         if !taken_over {
             return Err(Error::Occupied { table: one.def.name.clone() });
         }
-        Ok(Pair { previous: None, from: Some(local.schema.name.clone()), ask: false })
+        Ok(Pair { from: Some(local.schema.name.clone()), ..Pair::default() })
     }
 
     /// A renamed table needs its new name to be free by then.

@@ -1,6 +1,6 @@
 //! What is to be done to each table. Pure: everything is decided, and refused, before anything is changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::pair::{Here, Local, Pair, Pairs};
 use super::said::Said;
@@ -151,11 +151,12 @@ impl<'a> Planner<'a> {
                 let (work, copy) = self.safe(&extra)?;
                 (extra, work, copy)
             }
-            Mode::Forced => {
+            Mode::Forced if self.rules.mirror => {
                 let kept: Vec<String> = extra.into_iter().filter(|id| self.is_ours(id)).collect();
                 let (work, copy) = self.forced(&kept);
                 (kept, work, copy)
             }
+            Mode::Forced => self.forced_between_writers(extra)?,
         };
         let rebuild = self.rebuild(&kept);
         let table = &self.local.schema.name;
@@ -289,7 +290,10 @@ impl<'a> Planner<'a> {
 
     fn safe(&self, extra: &[String]) -> Result<(Work, bool), Error> {
         let since = self.before.as_ref().map(|before| Difference::between(&self.there, before, &[]));
-        self.check_new_unique()?;
+        if self.rules.mirror {
+            self.check_new_unique()?;
+        }
+        self.check_contradiction(since.as_ref())?;
         // What differs here although the peer changed nothing, was changed here.
         if since.as_ref().is_some_and(Difference::is_none) {
             return Ok((Work::Keep, false));
@@ -315,6 +319,51 @@ impl<'a> Planner<'a> {
         };
         let copy = work == Work::Rebuild || (dropped && !added.is_empty());
         Ok((work, copy))
+    }
+
+    /// A column that both ends added is one where both define it alike.
+    fn check_contradiction(&self, since: Option<&Difference>) -> Result<(), Error> {
+        let rules = |shape: &Shape, id: &String| {
+            let own = shape.rules.iter().filter(|rule| rule.column.as_ref() == Some(id));
+            own.map(|rule| rule.text.clone()).collect::<HashSet<_>>()
+        };
+        for id in since.into_iter().flat_map(|since| &since.added) {
+            let (Some(there), Some(here)) = (self.there.column(id), self.here.column(id)) else { continue };
+            let alike = there.fixed == here.fixed && there.not_null == here.not_null;
+            if !alike || rules(&self.there, id) != rules(&self.here, id) {
+                return Err(self.refused(there.name.clone(), "added at both ends with different definitions"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what the peer changed, and leaves what was changed here, or both would undo each other's changes for ever.
+    fn forced_between_writers(&mut self, extra: Vec<String>) -> Result<(Vec<String>, Work, bool), Error> {
+        let since = self.before.as_ref().map(|before| Difference::between(&self.there, before, &[]));
+        let alike = Difference::between(&self.there, &self.here, &[]).is_none();
+        if alike || since.as_ref().is_some_and(Difference::is_none) {
+            return Ok((extra, Work::Keep, false));
+        }
+        self.check_contradiction(since.as_ref())?;
+        let ours = self.before.as_ref().map(|before| Difference::between(&self.here, before, &[])).unwrap_or_default();
+        let kept: Vec<String> = extra.into_iter().filter(|id| self.is_ours(id)).collect();
+        if !ours.is_columns_only() {
+            return Err(self.refused("*".to_owned(), "changed at both ends"));
+        }
+        if ours.missing.is_empty() {
+            let (work, copy) = self.forced(&kept);
+            return Ok((kept, work, copy));
+        }
+        let mut difference = Difference::between(&self.there, &self.here, &kept);
+        difference.added.retain(|id| !ours.missing.contains(id));
+        difference.inserted = false;
+        let unique = difference.missing.iter().any(|id| self.is_unique(id));
+        if !difference.is_columns_only() || unique {
+            return Err(self.refused("*".to_owned(), "changed at both ends"));
+        }
+        let drops = difference.missing.iter().map(|id| Step::Drop(self.named(id)));
+        let steps: Vec<Step> = drops.chain(self.additions(&difference.added)).collect();
+        Ok((kept, if steps.is_empty() { Work::Keep } else { Work::Alter(steps) }, false))
     }
 
     fn refuse_changes(&self, difference: &Difference, moved: bool) -> Result<(), Error> {

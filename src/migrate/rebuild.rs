@@ -1,7 +1,9 @@
 //! SQLite's own procedure for what ALTER TABLE cannot do: a new table, what fits of the rows, the old table dropped.
 //!
 //! The old table is renamed away and the new one made under its own name, so that its text is the peer's to the letter.
-//! Rows that no longer fit are left out; the copy that follows brings what the source has.
+//! Rows that no longer fit are left out; the copy that follows brings what the source has. Where both ends write, they
+//! may be nowhere else: a new column that may not be NULL is filled with nothing ('', 0) until the copy brings what it is
+//! to be, and where that does not do, the change is refused.
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
@@ -9,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::{about, refusal};
 use super::said::Said;
-use super::{Error, Wanted, plan};
-use crate::model::{Index, KeyShape, TableSchema};
+use super::{Error, RefusedChange, Rules, Wanted, plan};
+use crate::model::{Generated, Index, KeyShape, TableSchema};
 /// Whether a row, or an index on them, is refused for what the rows are; anything else is a failure.
 pub(super) use crate::sqlite::is_refusal as is_misfit;
 use crate::sqlite::{catalog, ident, quote, store};
@@ -24,6 +26,7 @@ pub(super) struct Task<'a> {
     pub(super) wanted: &'a Wanted,
     pub(super) rebuild: &'a plan::Rebuild,
     pub(super) said: &'a Said,
+    pub(super) rules: &'a Rules<'a>,
 }
 
 impl Task<'_> {
@@ -104,10 +107,17 @@ impl Task<'_> {
         if into.is_empty() {
             return Ok(());
         }
-        let into = format!("INSERT OR REPLACE INTO main.{}({})", ident(name), quote::idents(into));
-        let read = format!("SELECT {} FROM main.{OLD}", quote::idents(from.iter().copied()));
+        let or = if self.rules.mirror { "REPLACE" } else { "ABORT" };
+        let into = format!("INSERT OR {or} INTO main.{}({})", ident(name), quote::idents(into));
+        let filled: Vec<(&str, &str)> = if self.rules.mirror { Vec::new() } else { fillings(&new, &into) };
+        let values: String = filled.iter().map(|(_, value)| format!(", {value}")).collect();
+        let read = format!("SELECT {}{values} FROM main.{OLD}", quote::idents(from.iter().copied()));
+        into.extend(filled.iter().map(|(name, _)| *name));
         match self.conn.execute(&format!("{into} {read}"), []) {
             Ok(_) => Ok(()),
+            Err(error) if is_misfit(&error) && !self.rules.mirror => {
+                Err(misfit(self.wanted, old, "rows here do not fit the new definition"))
+            }
             Err(error) if is_misfit(&error) => self.copy_one_by_one(&into, &read, from.len()).map_err(about(name)),
             Err(error) => Err(about(name)(error)),
         }
@@ -156,6 +166,38 @@ impl Task<'_> {
         }
         Ok(())
     }
+}
+
+/// Columns that may not be NULL and have no default, and that nothing is copied into, each with the empty value of its
+/// type.
+fn fillings<'a>(new: &'a TableSchema, into: &[&str]) -> Vec<(&'a str, &'static str)> {
+    let needs = |column: &&crate::model::Column| {
+        let is_copied = into.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
+        column.not_null && column.default.is_none() && column.generated == Generated::No && !is_copied
+    };
+    let value = |declared: &str| {
+        let declared = declared.to_ascii_uppercase();
+        let is = |words: &[&str]| words.iter().any(|word| declared.contains(word));
+        match () {
+            () if is(&["INT"]) => "0",
+            () if is(&["CHAR", "CLOB", "TEXT"]) => "''",
+            () if declared.is_empty() || is(&["BLOB"]) => "x''",
+            () => "0",
+        }
+    };
+    let found = new.columns.iter().filter(needs).filter(|column| column.key_part.is_none());
+    found.map(|column| (column.name.as_str(), value(&column.declared_type))).collect()
+}
+
+/// The refusal of a change that rows here do not fit.
+pub(super) fn misfit(wanted: &Wanted, local: &TableSchema, why: &str) -> Error {
+    Error::Refused(Box::new(RefusedChange {
+        table: wanted.def.name.clone(),
+        columns: "*".to_owned(),
+        why: why.to_owned(),
+        source_ddl: wanted.def.ddl.clone(),
+        replica_ddl: local.ddl.clone(),
+    }))
 }
 
 /// Runs an ALTER TABLE … RENAME that leaves alone whatever refers to the table.

@@ -26,10 +26,11 @@ pub fn apply_catalog(
     held: &[Held],
     rules: &Rules<'_>,
 ) -> Result<Outcome, Error> {
-    let wanted = check_all(catalog, rules)?;
+    let mut wanted = check_all(catalog, rules)?;
     let said = Said::load(conn, peer)?;
     let here = look(conn, &wanted, held)?;
-    let pairs = pair::pair(&wanted, held, &here, rules)?;
+    let mut pairs = pair::pair(&wanted, held, &here, rules)?;
+    let away = stay_away(&mut wanted, &mut pairs);
     let plans = plan::plan(&wanted, &pairs, &here, &said, rules)?;
     let objects = Objects { conn, rules, said: &said, catalog };
     let mut execution = Execution {
@@ -45,6 +46,9 @@ pub fn apply_catalog(
     execution.notes.extend(objects.retire()?);
     let tables = execution.tables(&wanted, &pairs, &plans)?;
     let Execution { aside, mut notes, deferred, .. } = execution;
+    notes.extend(away.iter().map(|(_, _, name)| {
+        format!("table \"{name}\" was dropped here and not at the source: what the source changes in it is left out")
+    }));
     notes.extend(objects.make(&aside)?);
     notes.extend(aside.put_back(conn, &objects.wanted())?);
     let of = |(one, plan): (&Wanted, &plan::TablePlan)| {
@@ -52,7 +56,7 @@ pub fn apply_catalog(
     };
     let left = wanted.iter().zip(&plans).flat_map(of).collect();
     said::store(conn, peer, catalog, rules, &said::Beside { deferred, left })?;
-    Ok(Outcome { tables, gone: pairs.gone, notes })
+    Ok(Outcome { tables, gone: pairs.gone, away, notes })
 }
 
 /// Makes the indexes of a table that waited for the end of its copy; returns how many.
@@ -85,6 +89,22 @@ pub fn create_deferred_indexes(conn: &Connection, peer: NodeId, table: &str) -> 
         .execute((peer.0, said::DEFERRED, &name))?;
     }
     Ok(made)
+}
+
+/// Takes out what was dropped here: its ids there and as it was held, and its name.
+fn stay_away(wanted: &mut Vec<Wanted>, pairs: &mut pair::Pairs) -> Vec<(TableId, TableId, String)> {
+    let mut away = Vec::new();
+    let all = std::mem::take(wanted).into_iter().zip(std::mem::take(&mut pairs.pairs));
+    for (one, pair) in all {
+        match pair.previous.filter(|_| pair.away) {
+            Some(held) => away.push((one.def.id, held, one.def.name)),
+            None => {
+                wanted.push(one);
+                pairs.pairs.push(pair);
+            }
+        }
+    }
+    away
 }
 
 fn check_all(catalog: &Catalog, rules: &Rules<'_>) -> Result<Vec<Wanted>, Error> {

@@ -40,7 +40,8 @@ pub struct Rules<'a> {
     pub selection: &'a Selection,
     /// Whether a table that was not received from this peer, of the same name and shape, is taken over with its rows.
     pub adopt: bool,
-    /// Whether rows are applied with REPLACE, so that a unique index of this end's own would let it remove good rows.
+    /// Whether rows are applied with REPLACE, so that a unique index of this end's own would let it remove good rows. If
+    /// not, both ends write, and change schemas: of what differs only that is made which the peer changed.
     pub mirror: bool,
 }
 
@@ -52,6 +53,9 @@ pub struct Outcome {
     /// Ids that the peer has no more, with their names, and whether the table is gone here too (or another one of the
     /// peer's by now).
     pub gone: Vec<(TableId, String, bool)>,
+    /// Tables that were dropped here, where both ends write, and that the peer still has: their ids, the ids under which
+    /// they were held, and their names. They stay away.
+    pub away: Vec<(TableId, TableId, String)>,
     /// What could not survive, and what stays although the peer has it no more: for the log and `status`.
     pub notes: Vec<String>,
 }
@@ -73,6 +77,8 @@ pub struct Migrated {
     pub copy: bool,
     /// As it is here now: may lack columns, or have more.
     pub local: TableSchema,
+    /// Columns of these that the peer had once and dropped, in upper case.
+    pub left: Vec<String>,
 }
 
 /// What was done to a table.

@@ -177,7 +177,8 @@ impl Receiver {
 
     async fn apply_blocking(&self, arrived: Arrived) -> Result<Applied, Error> {
         let (peer, peer_name, rules) = (self.peer, self.peer_name.clone(), Arc::clone(&self.rules));
-        let copying_back = self.sent.as_ref().is_some_and(|sent| !sent.borrow().copied);
+        // Two copies that cross would swap what both ends have, if neither said what the other's changed here.
+        let copying_back = self.sent.as_ref().is_some_and(|sent| !sent.borrow().copied || sent.borrow().served);
         let now_ms = self.clock.now_ms();
         let work = move |applier: &mut Applier| {
             let Arrived { begin, items, commit, copy: _ } = arrived;

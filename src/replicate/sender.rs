@@ -121,6 +121,8 @@ pub struct SenderState {
     pub behind_since_ms: Option<i64>,
     /// Whether every table is copied, as far as this end knows.
     pub copied: bool,
+    /// Whether any piece of a copy was sent in this session. The peer may have sent its own before that came.
+    pub served: bool,
 }
 
 struct InFlight {
@@ -245,7 +247,7 @@ impl<S: ChangeSource> Sender<S> {
     async fn send_next(&mut self, step: Option<CopyStep>) -> Result<bool, Error> {
         if step.is_some() {
             // Before the range is read: from here on what the peer's ranges change is said as our own.
-            self.note(|state| state.copied = false);
+            self.note(|state| (state.copied, state.served) = (false, true));
         }
         let mut low = step.as_ref().and_then(|step| step.low.clone());
         let table = step.as_ref().map(|step| step.table);

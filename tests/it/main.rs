@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod bad_peer;
+mod both_schema;
 mod both_ways;
 mod cloudquery_values;
 mod commands;

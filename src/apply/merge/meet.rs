@@ -140,6 +140,31 @@ fn set_union(conn: &Connection, peer: NodeId, how: How) -> rusqlite::Result<()> 
     }
 }
 
+/// The operation of a log entry that says that a generation of a table began.
+const SCHEMA: i64 = 5;
+
+/// Whether the sender of a window that had applied our log up to `seen` knew our table of that name. It has asked for
+/// what is in it then, or made its own from it; one copy makes both alike, and two could each undo what the other brings.
+///
+/// # Errors
+/// SQLite's.
+pub(in super::super) fn knew_our_table(conn: &Connection, name: &str, seen: i64) -> Result<bool, Error> {
+    if !meta::table_exists(conn, "__cdc_tables")? {
+        return Ok(false);
+    }
+    let log = meta::log_table(conn)?;
+    // An entry that is not there any more was pruned, so every peer has seen it.
+    let sql = format!(
+        "WITH RECURSIVE line(id, replaces) AS (
+           SELECT * FROM (SELECT id, replaces FROM main.__cdc_tables
+                          WHERE NOT dropped AND name = ?1 COLLATE NOCASE ORDER BY id DESC LIMIT 1)
+           UNION SELECT t.id, t.replaces FROM main.__cdc_tables AS t JOIN line ON t.id = line.replaces)
+         SELECT EXISTS (SELECT 1 FROM line WHERE NOT EXISTS
+           (SELECT 1 FROM main.{log} AS log WHERE log.op = {SCHEMA} AND log.tbl = line.id AND log.seq > ?2))"
+    );
+    Ok(conn.prepare(&sql)?.query_row((name, seen), |row| row.get(0))?)
+}
+
 fn stored_seen(conn: &Connection, peer: NodeId) -> rusqlite::Result<i64> {
     let sql = "SELECT seen FROM main.__cdc_checkpoints WHERE peer = ?1";
     Ok(conn.prepare_cached(sql)?.query_row([peer.0], |row| row.get(0)).optional()?.unwrap_or(0))

@@ -165,7 +165,8 @@ impl Merge<'_> {
         let of_range = change.version == Version::LOWEST;
         let fresh = self.ledger.fresh(self.index, 0);
         let over_own = is_concurrent(entry.as_ref(), self.seen, self.peer) && !left_out(Mutant::NoEcho);
-        let (version, via) = if of_range && (self.blind || self.copying_back) {
+        let says_more = shared.holds_more(self.conn, &change.key, over_own)?;
+        let (version, via) = if (of_range && (self.blind || self.copying_back)) || says_more {
             (fresh, None)
         } else if self.rules.forwards || over_own {
             let backwards = entry.is_some_and(|entry| entry.version >= change.version) && !left_out(Mutant::Backwards);

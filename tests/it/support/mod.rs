@@ -1,6 +1,7 @@
 //! What the tests stand on: the oracle, the program as a process, a network that fails on demand, and seeded workloads.
 
 pub mod bank;
+pub mod both;
 pub mod cq;
 pub mod cq_arrays;
 pub mod cq_table;

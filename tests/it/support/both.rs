@@ -1,0 +1,270 @@
+//! Two nodes that both take writes, as two processes, with a network of the test's own between them.
+
+use std::{fs, path::PathBuf};
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use super::{
+    Place, open, open_reader,
+    oracle::{Oracle, quoted},
+    process::{Process, expect_code, free_port, status},
+    proxy::Proxy,
+    wait::until,
+};
+
+/// Looks in a row that must find both ends at rest: what one applies may make it say something, and a schema that is sent
+/// to and fro never rests.
+const QUIET_LOOKS: usize = 20;
+
+/// Two nodes, `a` and `b`, and the network between them. `a` listens.
+pub struct Both {
+    /// Where both databases are.
+    pub place: Place,
+    /// The network.
+    pub proxy: Proxy,
+    nodes: [Option<Process>; 2],
+}
+
+/// One of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that listens.
+    A,
+    /// The one that dials.
+    B,
+}
+
+impl Side {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::A, Self::B];
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::A => "node-a",
+            Self::B => "node-b",
+        }
+    }
+}
+
+impl Both {
+    /// Configures both, runs `schema` at `a` with `b` empty, starts them, and waits until both hold the same. `link`: lines
+    /// for the link in both files, each indented by four spaces.
+    #[track_caller]
+    pub fn start(schema: &str, link: &str) -> Self {
+        let place = Place::new();
+        let port = free_port();
+        let proxy = Proxy::start(format!("127.0.0.1:{port}").parse().unwrap());
+        for side in Side::ALL {
+            let (listen, peer) = match side {
+                Side::A => (format!("listen: 127.0.0.1:{port}\n"), String::new()),
+                Side::B => (String::new(), format!("    peer: {}\n", proxy.address())),
+            };
+            let config = format!(
+                "name: {}\nspec: {{ connection_string: {} }}\n{listen}links:\n  - name: {}\n    directions: both\n    seed: node-a\n{peer}{link}",
+                side.name(),
+                place.file(&format!("{}.db", side.name())).display(),
+                side.other().name(),
+            );
+            fs::write(place.file(&format!("{}.yaml", side.name())), config).unwrap();
+        }
+        let mut both = Self { place, proxy, nodes: [None, None] };
+        both.open(Side::A).execute_batch(schema).unwrap();
+        drop(both.open(Side::B));
+        for side in Side::ALL {
+            both.run(side);
+        }
+        both.equal(&[]);
+        both
+    }
+
+    /// The database of one.
+    pub fn database(&self, side: Side) -> PathBuf {
+        self.place.file(&format!("{}.db", side.name()))
+    }
+
+    /// An application's connection.
+    pub fn open(&self, side: Side) -> Connection {
+        open(&self.database(side))
+    }
+
+    /// Starts one.
+    pub fn run(&mut self, side: Side) {
+        let node = Process::run(&self.place.file(&format!("{}.yaml", side.name())), &[]);
+        self.nodes[side as usize] = Some(node);
+    }
+
+    /// Stops one.
+    #[track_caller]
+    pub fn stop(&mut self, side: Side) {
+        if let Some(node) = self.nodes[side as usize].take() {
+            node.stop();
+        }
+    }
+
+    /// Cuts the link, and waits until both have noticed.
+    pub fn cut(&self) {
+        self.proxy.refuse();
+        self.proxy.cut();
+    }
+
+    /// Runs SQL at one, as its application does.
+    #[track_caller]
+    pub fn sql(&self, side: Side, sql: &str) {
+        self.open(side).execute_batch(sql).unwrap_or_else(|error| panic!("{}: {sql}: {error}", side.name()));
+    }
+
+    /// One value of one's, as text.
+    #[track_caller]
+    pub fn cell(&self, side: Side, sql: &str) -> Option<String> {
+        let sql = format!("SELECT CAST(({sql}) AS TEXT)");
+        open_reader(&self.database(side)).query_row(&sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// A number of one's.
+    #[track_caller]
+    pub fn count(&self, side: Side, sql: &str) -> i64 {
+        open_reader(&self.database(side)).query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// Runs a script by `twinlite ddl` at one.
+    #[track_caller]
+    pub fn ddl(&self, side: Side, sql: &str) {
+        let script = self.place.file("change.sql");
+        fs::write(&script, sql).unwrap();
+        expect_code(0, &["ddl".into(), "--db".into(), self.database(side).into_os_string(), script.into_os_string()]);
+    }
+
+    /// Conflicts that are recorded at one.
+    pub fn conflicts(&self, side: Side) -> i64 {
+        self.count(side, "SELECT count(*) FROM __cdc_conflicts")
+    }
+
+    /// Conflicts recorded at both, in words.
+    pub fn all_conflicts(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for side in Side::ALL {
+            let conn = open_reader(&self.database(side));
+            let mut statement = conn.prepare("SELECT * FROM __cdc_conflicts").unwrap();
+            let columns = statement.column_count();
+            let rows = statement.query_map([], |row| {
+                let cell =
+                    |place| Ok::<_, rusqlite::Error>(format!("{:?}", row.get::<_, rusqlite::types::Value>(place)?));
+                Ok((0..columns).map(cell).collect::<Result<Vec<_>, _>>()?.join(" | "))
+            });
+            all.extend(rows.unwrap().map(|row| format!("{}: {}", side.name(), row.unwrap())));
+        }
+        all
+    }
+
+    /// Waits until each holds everything that the other has committed, and neither has more to say.
+    #[track_caller]
+    pub fn quiesce(&mut self) {
+        let (mut last, mut same) = (None, 0);
+        until("both ends to hold what the other does", || {
+            for node in self.nodes.iter_mut().flatten() {
+                node.assert_running();
+            }
+            let now = self.at_rest()?;
+            same = if last.as_ref() == Some(&now) { same + 1 } else { 0 };
+            last = Some(now);
+            if same < QUIET_LOOKS { Err("it moves".to_owned()) } else { Ok(()) }
+        });
+    }
+
+    /// Where both are, if nothing is on its way.
+    fn at_rest(&self) -> Result<[(i64, i64); 2], String> {
+        let [a, b] = Side::ALL.map(|side| Standing::read(&open_reader(&self.database(side))));
+        let (a, b) = (a?, b?);
+        for (this, that, name) in [(&a, &b, "a"), (&b, &a, "b")] {
+            if that.checkpoint != this.head {
+                return Err(format!("{name}'s log ends at {:?}, of it is applied {:?}", this.head, that.checkpoint));
+            }
+        }
+        Ok([(a.head.1, a.windows), (b.head.1, b.windows)])
+    }
+
+    /// Waits for rest, and panics unless both hold the same. `skip`: objects that may differ.
+    #[track_caller]
+    pub fn equal(&mut self, skip: &[&str]) {
+        self.quiesce();
+        self.assert_same(skip);
+    }
+
+    /// Panics unless both hold the same, by rows and by schema.
+    #[track_caller]
+    pub fn assert_same(&self, skip: &[&str]) {
+        let skip: Vec<String> = skip.iter().map(|&name| name.to_owned()).collect();
+        let oracle = Oracle { versions: false, sequences: false, skip: skip.clone(), extra: skip };
+        oracle.assert_equal(&self.database(Side::A), &self.database(Side::B));
+    }
+
+    /// How many copies of tables drift has begun at one, and whether it is blind towards the other.
+    pub fn drift(&self, side: Side) -> (i64, bool) {
+        let markers = self.count(side, "SELECT count(*) FROM __cdc_log WHERE op = 6");
+        let blind = self.count(side, "SELECT count(*) FROM __cdc_checkpoints WHERE blind_until > seq");
+        (markers, blind > 0)
+    }
+
+    /// Waits until one's `status` says that the link halted; returns what it says.
+    #[track_caller]
+    pub fn halted(&self, side: Side) -> String {
+        let database = self.database(side);
+        until(&format!("{} to halt", side.name()), || {
+            let status = status(&database);
+            let links: Vec<&Value> = status["links"].as_array().unwrap().iter().collect();
+            match links.iter().find(|link| link["state"] == "halted") {
+                Some(link) => Ok(link["last_error"].to_string()),
+                None => Err(status.to_string()),
+            }
+        })
+    }
+}
+
+/// Where one end is.
+struct Standing {
+    head: (i64, i64),
+    checkpoint: (i64, i64),
+    windows: i64,
+}
+
+impl Standing {
+    fn read(conn: &Connection) -> Result<Self, String> {
+        let text = |error: rusqlite::Error| error.to_string();
+        let one = |sql: &str| -> Result<i64, String> { conn.query_row(sql, [], |row| row.get(0)).map_err(text) };
+        conn.execute_batch("BEGIN").map_err(text)?;
+        let known = one("SELECT value FROM __cdc_meta WHERE key = 'schema_version'")?;
+        if one("PRAGMA schema_version")? != known {
+            return Err("a schema that is not accounted for".to_owned());
+        }
+        if let Ok(tables) =
+            conn.query_row("SELECT value FROM __cdc_meta WHERE key = 'missed'", [], |row| row.get::<_, String>(0))
+        {
+            return Err(format!("copies wait: {tables}"));
+        }
+        let open = "SELECT group_concat(name) FROM __cdc_copies WHERE state IN ('pending', 'copying')";
+        if let Some(tables) = conn.query_row(open, [], |row| row.get::<_, Option<String>>(0)).map_err(text)? {
+            return Err(format!("copies unfinished: {tables}"));
+        }
+        let log: String = conn
+            .query_row("SELECT value FROM __cdc_meta WHERE key = 'log_table'", [], |row| row.get(0))
+            .map_err(text)?;
+        let head = one(&format!("SELECT coalesce(max(seq), 0) FROM {}", quoted(&log)))?;
+        let epoch = one("SELECT value FROM __cdc_meta WHERE key = 'epoch'")?;
+        let at = |column: &str| one(&format!("SELECT coalesce(max({column}), 0) FROM __cdc_checkpoints"));
+        let checkpoint = conn
+            .query_row("SELECT coalesce(epoch, 0), coalesce(seq, 0) FROM __cdc_checkpoints", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .map_err(text)?;
+        Ok(Self { head: (epoch, head), checkpoint, windows: at("windows")? })
+    }
+}
