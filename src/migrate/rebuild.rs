@@ -107,12 +107,12 @@ impl Task<'_> {
         if into.is_empty() {
             return Ok(());
         }
+        let filled: Vec<(&str, &str)> = if self.rules.mirror { Vec::new() } else { fillings(&new, &into) };
+        into.extend(filled.iter().map(|(name, _)| *name));
         let or = if self.rules.mirror { "REPLACE" } else { "ABORT" };
         let into = format!("INSERT OR {or} INTO main.{}({})", ident(name), quote::idents(into));
-        let filled: Vec<(&str, &str)> = if self.rules.mirror { Vec::new() } else { fillings(&new, &into) };
         let values: String = filled.iter().map(|(_, value)| format!(", {value}")).collect();
         let read = format!("SELECT {}{values} FROM main.{OLD}", quote::idents(from.iter().copied()));
-        into.extend(filled.iter().map(|(name, _)| *name));
         match self.conn.execute(&format!("{into} {read}"), []) {
             Ok(_) => Ok(()),
             Err(error) if is_misfit(&error) && !self.rules.mirror => {
