@@ -215,7 +215,11 @@ pub fn person(report: &StatusReport) -> String {
         let _ = writeln!(text, "    to do: twinlite conflicts list --db {}", node.database);
     }
     for row in &report.foreign_keys {
-        let _ = writeln!(text, "  broken foreign key: {} {} refers to {}, where that row is not", row.table, row.key, row.refers_to);
+        let _ = writeln!(
+            text,
+            "  broken foreign key: {} {} refers to {}, where that row is not",
+            row.table, row.key, row.refers_to
+        );
     }
     text.push_str(&person_tables(&report.tables));
     for note in &report.notes {

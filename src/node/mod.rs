@@ -6,16 +6,16 @@
 
 mod cloudquery;
 mod conflicts;
-mod foreign_keys;
 mod control;
+mod foreign_keys;
 mod listener;
 mod open;
 mod running;
 mod upkeep;
 
 pub use conflicts::settle;
-pub use foreign_keys::report as broken_report;
 pub use control::{installed_lines, reconciled_lines, torn_down};
+pub use foreign_keys::report as broken_report;
 pub use open::{Opened, capture_options};
 pub(crate) use running::Parts;
 pub use running::{Ended, Node, Surroundings};

@@ -13,7 +13,8 @@ pub mod status;
 mod status_tests;
 
 pub use metrics::Metrics;
-pub use report::{BROKEN_SHOWN_MAX, BrokenReport, 
-    Direction, LinkReport, LinkState, LogReport, NodeReport, PositionReport, StatusReport, TableReport, TableState,
+pub use report::{
+    BROKEN_SHOWN_MAX, BrokenReport, Direction, LinkReport, LinkState, LogReport, NodeReport, PositionReport,
+    StatusReport, TableReport, TableState,
 };
 pub use status::{Board, Heard, LinkHandle};

@@ -18,7 +18,8 @@ use tokio::sync::watch;
 use super::Metrics;
 use super::copying::{Copied, Copying};
 use super::report::{
-    BROKEN_SHOWN_MAX, BrokenReport, Direction, FORMAT, LinkReport, LinkState, LogReport, NodeReport, StatusReport, TableReport, TableState,
+    BROKEN_SHOWN_MAX, BrokenReport, Direction, FORMAT, LinkReport, LinkState, LogReport, NodeReport, StatusReport,
+    TableReport, TableState,
 };
 use crate::model::{Clock, NodeId, Position, Trouble};
 

@@ -162,10 +162,16 @@ fn id(found: &Value) -> String {
 fn what_lost_is_recorded_once_and_wins_when_somebody_says_so() {
     let mut both = Both::new(TABLES, "");
     let (a, b) = (both.a(), both.b());
-    run(&a, "UPDATE items SET v = 'by a' WHERE id = 1; DELETE FROM items WHERE id = 2; UPDATE items SET v = 'kept' WHERE id = 3");
+    run(
+        &a,
+        "UPDATE items SET v = 'by a' WHERE id = 1; DELETE FROM items WHERE id = 2; UPDATE items SET v = 'kept' WHERE id = 3",
+    );
     run(&a, "INSERT INTO items VALUES (10, 'a''s'), (11, 'same'); INSERT INTO items VALUES (12, 'only a')");
     later();
-    run(&b, "UPDATE items SET v = 'by b' WHERE id = 1; UPDATE items SET v = 'alive' WHERE id = 2; DELETE FROM items WHERE id = 3");
+    run(
+        &b,
+        "UPDATE items SET v = 'by b' WHERE id = 1; UPDATE items SET v = 'alive' WHERE id = 2; DELETE FROM items WHERE id = 3",
+    );
     run(&b, "INSERT INTO items VALUES (10, 'b''s'), (11, 'same')");
     both.start();
     let keys: BTreeSet<i64> =
@@ -334,7 +340,10 @@ fn a_peer_whose_clock_is_ahead_halts_the_link_until_the_time_has_come() {
     let (a, b) = (both.a(), both.b());
     both.start();
     let ahead = "UPDATE __cdc_meta SET value = max(value, CAST(unixepoch('subsec') * 1000 AS INTEGER) + 12000) WHERE key = 'hlc'";
-    run(&b, &format!("INSERT OR IGNORE INTO __cdc_meta VALUES ('hlc', 0); {ahead}; INSERT INTO items VALUES (50, 'early')"));
+    run(
+        &b,
+        &format!("INSERT OR IGNORE INTO __cdc_meta VALUES ('hlc', 0); {ahead}; INSERT INTO items VALUES (50, 'early')"),
+    );
     let trouble = until("the link to halt", || {
         let links = status(&a)["links"].clone();
         let halted = links.as_array().unwrap().iter().find(|link| link["state"] == "halted").cloned();
@@ -348,7 +357,11 @@ fn a_peer_whose_clock_is_ahead_halts_the_link_until_the_time_has_come() {
     assert_eq!(text(&a, "SELECT v FROM items WHERE id = 50"), "early");
     run(&a, "UPDATE items SET v = 'later' WHERE id = 50");
     both.settle();
-    assert_eq!(text(&b, "SELECT v FROM items WHERE id = 50"), "later", "what is written afterwards is the newer change");
+    assert_eq!(
+        text(&b, "SELECT v FROM items WHERE id = 50"),
+        "later",
+        "what is written afterwards is the newer change"
+    );
     assert!(list(&a).is_empty() && list(&b).is_empty());
 }
 
@@ -365,6 +378,9 @@ fn triggers_that_write_what_travels_are_refused_where_both_ends_write() {
     node.stop();
     run(&a, "CREATE TRIGGER stamp AFTER UPDATE ON items BEGIN INSERT INTO users(email) VALUES (NEW.v); END");
     let said = expect_failure(1, &["run", "--config", config.to_str().unwrap()]);
-    assert!(said.contains("trigger \"stamp\" writes into table \"users\"") && said.contains("user_triggers: on"), "{said}");
+    assert!(
+        said.contains("trigger \"stamp\" writes into table \"users\"") && said.contains("user_triggers: on"),
+        "{said}"
+    );
     run(&a, "DROP TRIGGER stamp");
 }
