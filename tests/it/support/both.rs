@@ -143,11 +143,6 @@ impl Both {
         expect_code(0, &["ddl".into(), "--db".into(), self.database(side).into_os_string(), script.into_os_string()]);
     }
 
-    /// Conflicts that are recorded at one.
-    pub fn conflicts(&self, side: Side) -> i64 {
-        self.count(side, "SELECT count(*) FROM __cdc_conflicts")
-    }
-
     /// Conflicts recorded at both, in words.
     pub fn all_conflicts(&self) -> Vec<String> {
         let mut all = Vec::new();
