@@ -30,6 +30,8 @@ pub(super) fn template_of(shape: Shape) -> PathBuf {
 /// A history that is being made.
 pub(super) struct History {
     random: Random,
+    /// Apart, so that what happens besides does not depend on it.
+    faults: Random,
     world: World,
     oracle: Oracle,
     facts: Facts,
@@ -72,7 +74,8 @@ impl History {
         let facts = Facts { one_writer: writers.len() == 1, uniques: uniques > 0, ..Facts::default() };
         let world = World::new(&template_of(shape), shape, &skews, &edges, policies);
         let told = vec![format!("{shape:?} edges {edges:?} skews {skews:?} policies {:?}", world.policies)];
-        Self { random, world, oracle: Oracle::default(), facts, keys, values, jumps, writers, may, told }
+        let faults = Random::new(seed ^ 0x00ff_00ff_00ff_00ff);
+        Self { random, faults, world, oracle: Oracle::default(), facts, keys, values, jumps, writers, may, told }
     }
 
     fn tell(&mut self, what: impl FnOnce() -> String) {
@@ -112,6 +115,7 @@ impl History {
             88..92 => {
                 self.tell(|| format!("cut {a} {b}"));
                 self.world.cut(a, b);
+                self.restart(a);
             }
             92..97 => self.connect(edge),
             _ if self.may.prune => self.prune(),
@@ -130,6 +134,19 @@ impl History {
             self.tell(|| format!("deliver {a} {b}"));
             self.world.deliver(a, b);
         }
+    }
+
+    /// Now and then a link is cut because its node ended: all its links are, then.
+    fn restart(&mut self, node: usize) {
+        if !self.faults.chance(30) {
+            return;
+        }
+        self.tell(|| format!("restart {node}"));
+        let peers: Vec<usize> = self.world.nodes[node].links.keys().copied().collect();
+        for peer in peers {
+            self.world.cut(node, peer);
+        }
+        self.world.nodes[node].restart();
     }
 
     fn connect(&mut self, edge: usize) {

@@ -1,7 +1,7 @@
 //! A node of a history: a database in a file, with an application, a reader, a maintainer and an applier.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -82,6 +82,14 @@ pub(super) struct Node {
     pub(super) clock: Arc<ManualClock>,
     pub(super) skew: i64,
     pub(super) links: BTreeMap<usize, Link>,
+    path: PathBuf,
+}
+
+fn open(path: &Path, clock: &Arc<ManualClock>) -> (LogReader, Maintainer, Applier) {
+    let maintainer = Maintainer::open(path, options(), Arc::clone(clock) as Arc<dyn Clock>).expect("open");
+    let mut applier = Applier::open(path, false).expect("open");
+    applier.set_recapture(Box::new(InThisDatabase { options: options(), clock: Arc::clone(clock) }));
+    (LogReader::open(path).expect("open"), maintainer, applier)
 }
 
 struct InThisDatabase {
@@ -121,12 +129,14 @@ impl Node {
         let clock = Arc::new(ManualClock::at(0));
         app.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true).expect("triggers");
         tell_time(&app, Arc::clone(&clock));
-        let maintainer = Maintainer::open(&path, options(), Arc::clone(&clock) as Arc<dyn Clock>).expect("open");
-        let mut applier = Applier::open(&path, false).expect("open");
-        applier.set_recapture(Box::new(InThisDatabase { options: options(), clock: Arc::clone(&clock) }));
-        let reader = LogReader::open(&path).expect("open");
+        let (reader, maintainer, applier) = open(&path, &clock);
         let links = BTreeMap::new();
-        Self { id, shape, app, reader, maintainer, applier, clock, skew, links }
+        Self { id, shape, app, reader, maintainer, applier, clock, skew, links, path }
+    }
+
+    /// As after a restart: nothing is known but what the database keeps.
+    pub(super) fn restart(&mut self) {
+        (self.reader, self.maintainer, self.applier) = open(&self.path, &self.clock);
     }
 
     /// The last sequence number.
