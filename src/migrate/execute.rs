@@ -161,7 +161,8 @@ impl Execution<'_> {
 
     fn rebuild(&mut self, one: &Wanted, plan: &TablePlan) -> Result<Change, Error> {
         self.aside.take(self.conn)?;
-        let task = rebuild::Task { conn: self.conn, wanted: one, rebuild: &plan.rebuild, said: self.said, rules: self.rules };
+        let task =
+            rebuild::Task { conn: self.conn, wanted: one, rebuild: &plan.rebuild, said: self.said, rules: self.rules };
         self.notes.extend(task.run()?);
         Ok(Change::Rebuilt)
     }
@@ -212,7 +213,8 @@ impl Execution<'_> {
     /// Whether an index was here, and went with the migration.
     fn was_here(&self, one: &Wanted, index: &str, change: Change) -> bool {
         let here = self.here.get(&one.def.name.to_ascii_lowercase());
-        let had = |local: &super::pair::Local| local.schema.indexes.iter().any(|had| had.name.eq_ignore_ascii_case(index));
+        let had =
+            |local: &super::pair::Local| local.schema.indexes.iter().any(|had| had.name.eq_ignore_ascii_case(index));
         change != Change::Same && (self.rules.mirror || here.is_some_and(had))
     }
 
@@ -270,7 +272,11 @@ impl Execution<'_> {
                 Ok(_) => {}
                 Err(error) if index.unique && is_misfit(&error) && self.obeys() => return Ok(true),
                 Err(error) if index.unique && is_misfit(&error) && !self.rules.mirror => {
-                    return Err(rebuild::misfit(one, &local, &format!("rows here break the new UNIQUE index \"{}\"", index.name)));
+                    return Err(rebuild::misfit(
+                        one,
+                        &local,
+                        &format!("rows here break the new UNIQUE index \"{}\"", index.name),
+                    ));
                 }
                 Err(error) if index.unique || !is_misfit(&error) => {
                     return Err(unusable(format!("index \"{}\"", index.name))(error));
