@@ -37,6 +37,7 @@ pub mod capture;
 pub mod cloudquery;
 pub mod link;
 
+pub mod doctor;
 pub mod replicate;
 
 pub mod node;

@@ -62,7 +62,7 @@ pub fn idle() {
     process::stop(child);
 }
 
-fn wait_until_copied(replica: &std::path::Path) {
+pub(super) fn wait_until_copied(replica: &std::path::Path) {
     let begin = Instant::now();
     loop {
         assert!(begin.elapsed() < Duration::from_secs(60), "the replica did not come up");

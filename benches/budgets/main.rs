@@ -1,12 +1,13 @@
 //! The budgets that Twinlite promises, measured: `cargo bench --bench budgets [-- WORD…]`.
 //!
 //! Every figure is a ratio of two things measured in the same run, because absolute times of a shared machine say
-//! nothing. Words choose parts: `writer copy catchup lag memory cloudquery idle`; none means all but `idle`, which takes a minute.
+//! nothing. Words choose parts: `writer copy catchup lag both memory cloudquery idle`; none means all but `idle`, which takes a minute.
 //! `TWINLITE_BENCH_SIZE=1GB` sets the size of the database that is copied (default 200MB).
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods)]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
 
+mod both;
 mod catchup;
 mod cloudquery;
 mod copy;
@@ -45,6 +46,9 @@ fn main() {
     }
     if wanted("lag") {
         lag::run();
+    }
+    if wanted("both") {
+        both::run();
     }
     if wanted("idle") {
         lag::idle();

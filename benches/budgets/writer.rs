@@ -123,6 +123,7 @@ fn measure(shape: &Shape, capture: Capture) -> (Duration, Duration) {
                 images: Images::Key,
                 log_table: "__cdc_log".to_owned(),
                 retention: Retention::default(),
+                two_way: false,
             };
             install(&mut connection, &options, &SystemClock).unwrap();
             if capture == Capture::Unlimited {

@@ -50,11 +50,31 @@ pub enum Request {
         /// Their names.
         tables: Vec<String>,
     },
+    /// `twinlite conflicts apply` and `drop`.
+    Conflicts(Settlement),
     /// `twinlite ddl`: run a schema change and keep capturing.
     Ddl {
         /// The script.
         sql: String,
     },
+}
+
+/// What becomes of recorded conflicts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "settle", rename_all = "snake_case")]
+pub enum Settlement {
+    /// What lost is to win.
+    Apply {
+        /// The record.
+        id: i64,
+    },
+    /// They are to be forgotten.
+    Drop {
+        /// The records.
+        ids: Vec<i64>,
+    },
+    /// All are to be forgotten.
+    DropAll,
 }
 
 /// What `twinlite setup` wants otherwise than it is; `None` leaves it.
@@ -206,7 +226,9 @@ mod tests {
         match request {
             Request::Resync { tables } => Response::done(tables),
             Request::Ddl { sql } => Response::failed(vec![format!("{} bytes", sql.len())]),
-            Request::Status | Request::Setup(_) | Request::Teardown => Response::done(Vec::new()),
+            Request::Status | Request::Setup(_) | Request::Teardown | Request::Conflicts(_) => {
+                Response::done(Vec::new())
+            }
         }
     }
 

@@ -7,9 +7,9 @@ pub mod control;
 pub mod http;
 pub mod owner;
 
-pub use control::{Request, Response, SetupRequest, ask, serve_control};
+pub use control::{Request, Response, Settlement, SetupRequest, ask, serve_control};
 pub use http::serve_http;
-pub use owner::{Owner, Ownership, find_owner};
+pub use owner::{Owner, Ownership, Standing, find_owner, standing};
 
 use std::path::PathBuf;
 

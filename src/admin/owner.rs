@@ -114,21 +114,43 @@ impl Drop for Owner {
     }
 }
 
+/// How a database's ownership stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody owns it.
+    Free,
+    /// Nobody owns it, and an owner that crashed left its lock file: the next owner takes it over.
+    LeftBehind,
+    /// That process owns it.
+    Owned(Ownership),
+}
+
 /// Who owns the database; `None` where nobody does.
 ///
 /// # Errors
 /// [`Error::File`] where the lock file is there and cannot be read.
 pub fn find_owner(database: &Path) -> Result<Option<Ownership>, Error> {
+    Ok(match standing(database)? {
+        Standing::Free | Standing::LeftBehind => None,
+        Standing::Owned(ownership) => Some(ownership),
+    })
+}
+
+/// Who owns the database, and whether somebody did who is gone.
+///
+/// # Errors
+/// As [`find_owner`].
+pub fn standing(database: &Path) -> Result<Standing, Error> {
     let lock_path = beside(&canonical(database), "-twinlite.lock");
     let lock = match File::open(&lock_path) {
         Ok(lock) => lock,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Standing::Free),
         Err(source) => return Err(file_error(&lock_path, "open the lock file")(source)),
     };
     match lock.try_lock_shared() {
         // Nobody holds it: its owner crashed. Dropping the file gives our lock back.
-        Ok(()) => Ok(None),
-        Err(TryLockError::WouldBlock) => Ok(Some(content(lock).unwrap_or_else(|| unknown(database)))),
+        Ok(()) => Ok(Standing::LeftBehind),
+        Err(TryLockError::WouldBlock) => Ok(Standing::Owned(content(lock).unwrap_or_else(|| unknown(database)))),
         Err(TryLockError::Error(source)) => Err(file_error(&lock_path, "lock the lock file")(source)),
     }
 }
@@ -213,6 +235,7 @@ mod tests {
         std::fs::write(beside(&database, "-twinlite.lock"), "{\"pid\":1,\"socket\":\"/x\"} and more text")
             .expect("lock");
         std::fs::write(beside(&database, "-twinlite.sock"), "").expect("socket");
+        assert_eq!(standing(&database).expect("readable"), Standing::LeftBehind);
         assert_eq!(find_owner(&database).expect("readable"), None);
         let _owner = Owner::acquire(&database).expect("nobody holds it");
         assert_eq!(find_owner(&database).expect("readable").expect("owned").pid, std::process::id());

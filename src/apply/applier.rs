@@ -74,6 +74,14 @@ impl Applier {
         self.node
     }
 
+    /// How many conflicts are recorded here.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn conflicts(&self) -> Result<u64, super::conflicts::Error> {
+        super::conflicts::count(&self.conn)
+    }
+
     /// What is held of a peer. `peer` is its id, where that is known already; a session begins with this.
     ///
     /// # Errors
@@ -112,7 +120,9 @@ impl Applier {
             None => Received::load(&transaction, peer)?,
         };
         let merges = window.rules.merge.is_some();
-        let both = Both { us: self.node, index: &mut self.index };
+        // The same: a failure takes back the temporary tables that it was made with, or what it absorbed.
+        let mut index = self.index.take();
+        let both = Both { us: self.node, index: &mut index };
         let lent = (merges.then_some(both), Watch(self.recapture.as_deref_mut()));
         let mut applied = mirror::apply(&transaction, &mut received, window, lent)?;
         failpoint::hit(failpoint::APPLY_BEFORE_COMMIT);
@@ -120,6 +130,7 @@ impl Applier {
         applied.held_lock = begun.elapsed();
         failpoint::hit(failpoint::APPLY_AFTER_COMMIT);
         self.peers.insert(peer, received);
+        self.index = index;
         self.checkpoint_wal();
         Ok(applied)
     }

@@ -309,7 +309,10 @@ impl Work<'_> {
         self.applied.needs.extend(asked.map(|table| NeedRange { table, low: None, high: None }));
         self.applied.tables = self.received.copies.store(self.conn, peer)?;
         self.applied.seen = end.seen;
-        if self.frame.rules.merge.is_some() && self.received.copies.all_done() && !store::copy_unfinished(self.conn, peer)? {
+        if self.frame.rules.merge.is_some()
+            && self.received.copies.all_done()
+            && !store::copy_unfinished(self.conn, peer)?
+        {
             merge::end_seed(self.conn, peer)?;
         }
         Ok(())

@@ -24,8 +24,10 @@
 mod applier;
 mod catalog;
 mod checkpoint;
+pub mod conflicts;
 mod copy;
 mod error;
+mod foreign;
 pub(crate) mod merge;
 mod mirror;
 mod moves;
@@ -39,5 +41,6 @@ mod window;
 pub use applier::Applier;
 pub use checkpoint::{Held, HeldTable};
 pub use error::{Error, SourceError};
+pub use foreign::{Broken, ForeignKeys, Looked, broken};
 pub use merge::{FromPeer, How, Meeting, MergeRules, Policies, Policy, ToPeer};
-pub use window::{Applied, LinkRules, NeedRange, Recapture, TableStatus, Window};
+pub use window::{Applied, LinkRules, NeedRange, Recapture, Recorded, TableStatus, Window};

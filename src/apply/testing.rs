@@ -44,13 +44,15 @@ pub(super) struct Peer {
     pub(super) id: NodeId,
     pub(super) seq: i64,
     pub(super) generation: i64,
+    /// The time of its changes.
+    pub(super) at_ms: i64,
 }
 
 impl Peer {
     pub(super) fn new(ddl: &str) -> Self {
         let conn = sqlite::in_memory().expect("memory");
         conn.execute_batch(ddl).expect("ddl");
-        Self { conn, id: NodeId(5), seq: 0, generation: 0 }
+        Self { conn, id: NodeId(5), seq: 0, generation: 0, at_ms: 0 }
     }
 
     pub(super) fn run(&self, sql: &str) {
@@ -103,7 +105,8 @@ impl Peer {
     fn changes(&self, table: &str, condition: &str, op: RowsOp) -> WindowItem {
         let target = self.target(table);
         let columns = quote::idents(target.read.wire_columns());
-        let sql = format!("SELECT 0, 0, NULL, {columns} FROM {} WHERE {condition}", ident(table));
+        let at_ms = self.at_ms;
+        let sql = format!("SELECT 0, {at_ms}, NULL, {columns} FROM {} WHERE {condition}", ident(table));
         let mut statement = self.conn.prepare(&sql).expect("select");
         let columns = statement.column_count();
         let mut builder = BatchBuilder::new(columns);
@@ -128,7 +131,7 @@ impl Peer {
     }
 
     pub(super) fn deletes(&self, table: &str, keys: &[Vec<Value>]) -> WindowItem {
-        let rows = keys.iter().map(|key| [integers(&[0, 0]), vec![Value::Null], key.clone()].concat());
+        let rows = keys.iter().map(|key| [integers(&[0, self.at_ms]), vec![Value::Null], key.clone()].concat());
         let batch = encode(&rows.collect::<Vec<_>>(), 3 + keys[0].len());
         WindowItem::Rows(Rows { table: self.table_id(table), op: RowsOp::Delete, batch })
     }
@@ -225,6 +228,8 @@ pub(super) fn started(ddl: &str) -> (Peer, Replica) {
 pub(super) struct Replica {
     pub(super) path: PathBuf,
     pub(super) rules: LinkRules,
+    /// Its wall clock.
+    pub(super) now_ms: i64,
     applier: Option<Applier>,
     _folder: tempfile::TempDir,
 }
@@ -243,7 +248,7 @@ impl Replica {
             merge: None,
         };
         let applier = Some(Applier::open(&path, true).expect("open"));
-        Self { path, rules, applier, _folder: folder }
+        Self { path, rules, now_ms: 0, applier, _folder: folder }
     }
 
     pub(super) fn applier(&mut self) -> &mut Applier {
@@ -268,7 +273,7 @@ impl Replica {
             items: &mut items,
             end: &said.end,
             copying_back: false,
-            now_ms: 0,
+            now_ms: self.now_ms,
         };
         self.applier().apply(window)
     }

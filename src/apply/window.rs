@@ -1,5 +1,6 @@
 //! What the applier is given and what it answers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{MergeRules, SourceError};
@@ -87,6 +88,36 @@ pub struct TableStatus {
     pub note: Option<String>,
 }
 
+/// How many conflicts a window recorded, by table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recorded(BTreeMap<String, u64>);
+
+impl Recorded {
+    /// Counts one.
+    pub(super) fn one(&mut self, table: &str) {
+        match self.0.get_mut(table) {
+            Some(count) => *count += 1,
+            None => drop(self.0.insert(table.to_owned(), 1)),
+        }
+    }
+
+    /// Of all tables.
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+/// Tables with their counts: `lines 3, orders 1`.
+impl std::fmt::Display for Recorded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (place, (table, count)) in self.0.iter().enumerate() {
+            let comma = if place > 0 { ", " } else { "" };
+            write!(f, "{comma}{table} {count}")?;
+        }
+        Ok(())
+    }
+}
+
 /// What applying a window did. All of it is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
@@ -109,7 +140,7 @@ pub struct Applied {
     /// Two-way: up to where the sender had applied our log, after which nothing may be pruned.
     pub seen: i64,
     /// Two-way: conflicts recorded.
-    pub conflicts: u64,
+    pub conflicts: Recorded,
     /// Two-way: entries that were appended to our log.
     pub logged: u64,
 }
@@ -127,7 +158,7 @@ impl Applied {
             tables: Vec::new(),
             held_lock: Duration::ZERO,
             seen: 0,
-            conflicts: 0,
+            conflicts: Recorded::default(),
             logged: 0,
         }
     }

@@ -324,7 +324,7 @@ fn resync_marks_the_tables_that_are_named() {
     let head = fixture.head();
     assert_eq!(request_copy(&mut fixture.ours, &["B".into()], &fixture.clock).unwrap(), ["b"]);
     assert_eq!(request_copy(&mut fixture.ours, &[], &fixture.clock).unwrap(), ["a", "b"]);
-    assert_eq!(fixture.log_after(head), ["6/2", "6/1", "6/2"]);
+    assert_eq!(fixture.log_after(head), ["7/2", "7/1", "7/2"]);
     let unknown = request_copy(&mut fixture.ours, &["c".into()], &fixture.clock);
     assert!(matches!(unknown, Err(Error::UnknownTable { name }) if name == "c"));
 }

@@ -201,7 +201,7 @@ impl Decider<'_> {
 
     fn standing(&self, table: &TableSchema, known: &Generation, change: &Change) -> Standing {
         let actual = self.now.get(&known.id).map_or(&[][..], Vec::as_slice);
-        let overtaken = self.is_overtaken(table, known.id);
+        let overtaken = overtaking(&self.situation.objects, table, known.id).is_some();
         let on_it = actual.iter().all(|object| object.table.eq_ignore_ascii_case(&table.name));
         let wanted = wanted_triggers(table, known.id, &self.situation.log);
         let is_there = |trigger: &Trigger| actual.iter().any(|object| object.sql == trigger.sql);
@@ -223,21 +223,6 @@ impl Decider<'_> {
         let rewritten = on_it && *change == Change::ColumnsRenamed && actual.len() == wanted.len();
         let untouched = as_wanted || as_stored && !now.is_empty() || rewritten;
         Standing { as_wanted, untouched, overtaken }
-    }
-
-    /// Whether a trigger of the user's is younger than one of ours, and so fires first.
-    fn is_overtaken(&self, table: &TableSchema, id: TableId) -> bool {
-        let on_it = self
-            .situation
-            .objects
-            .iter()
-            .enumerate()
-            .filter(|(_, object)| object.kind == "trigger" && object.table.eq_ignore_ascii_case(&table.name));
-        let is_ours = |name: &str| table_of_trigger(name) == Some(id);
-        let (ours, theirs): (Vec<_>, Vec<_>) = on_it.partition(|(_, object)| is_ours(&object.name));
-        let oldest_of_ours = ours.first().map(|(age, _)| *age);
-        let youngest_of_theirs = theirs.last().map(|(age, _)| *age);
-        matches!((oldest_of_ours, youngest_of_theirs), (Some(ours), Some(theirs)) if theirs > ours)
     }
 
     /// Why changes of the table's rows may have slipped through, if they may.
@@ -282,6 +267,14 @@ impl Decider<'_> {
     }
 }
 
+/// The youngest trigger of the user's on a table, where it is younger than one of ours there, and so fires first.
+pub(super) fn overtaking<'o>(objects: &'o [ObjectNote], table: &TableSchema, id: TableId) -> Option<&'o ObjectNote> {
+    let is_on_it = |object: &ObjectNote| object.kind == "trigger" && object.table.eq_ignore_ascii_case(&table.name);
+    let is_ours = |object: &ObjectNote| table_of_trigger(&object.name) == Some(id);
+    let ours = objects.iter().position(|object| is_on_it(object) && is_ours(object))?;
+    objects[ours..].iter().rfind(|object| is_on_it(object) && !is_ours(object))
+}
+
 /// How the triggers of a generation stand.
 struct Standing {
     /// They are what this binary would make.
@@ -292,7 +285,7 @@ struct Standing {
     overtaken: bool,
 }
 
-fn wanted_triggers(table: &TableSchema, id: TableId, log: &str) -> Vec<Trigger> {
+pub(super) fn wanted_triggers(table: &TableSchema, id: TableId, log: &str) -> Vec<Trigger> {
     triggers(table, id, log).expect("a table is wanted only where its triggers can be written")
 }
 

@@ -84,7 +84,7 @@ pub fn recapture(
     let mut witness = Witness { script: ours.then(Script::default), ..Witness::default() };
     let mut decision = decide(&situation, &witness);
     if !decision.appended.is_empty() && !ours {
-        witness.filled = filled(connection, &options.log_table, &decision)?;
+        witness.filled = filled(connection, options, &decision)?;
         decision = decide(&situation, &witness);
     }
     if ours {
@@ -132,13 +132,15 @@ pub(super) fn look(connection: &mut Connection, options: &CaptureOptions) -> Res
     if decision.appended.is_empty() {
         return Ok((situation, decision));
     }
-    let witness = Witness { filled: filled(connection, &options.log_table, &decision)?, ..Witness::default() };
+    let witness = Witness { filled: filled(connection, options, &decision)?, ..Witness::default() };
     let decision = decide(&situation, &witness);
     Ok((situation, decision))
 }
 
-/// Tables with appended columns that do not hold their default in every row that the log does not name.
-fn filled(connection: &Connection, log: &str, decision: &Decision) -> Result<BTreeSet<TableId>, Error> {
+/// Tables with appended columns that do not hold their default in every row. Where both ends write, a copy makes this end
+/// blind, so there a row that the log names is excused: what it holds was written under a trigger.
+fn filled(connection: &Connection, options: &CaptureOptions, decision: &Decision) -> Result<BTreeSet<TableId>, Error> {
+    let log = options.two_way.then_some(options.log_table.as_str());
     let mut all = BTreeSet::new();
     for (id, table, columns) in &decision.appended {
         // The table may have moved on meanwhile; then the version has too, and all of this is done again.
@@ -150,11 +152,11 @@ fn filled(connection: &Connection, log: &str, decision: &Decision) -> Result<BTr
     Ok(all)
 }
 
-/// Whether a row holds something else than the default in an appended column, and the log does not name it: nothing that
+/// Whether a row holds something else than the default in an appended column, and the log, if given, does not name it: nothing that
 /// was written since the column came has been read yet, let alone pruned, so every row that a trigger saw is still there.
 fn is_filled(
     connection: &Connection,
-    (log, id): (&str, TableId),
+    (log, id): (Option<&str>, TableId),
     table: &TableSchema,
     columns: &[String],
 ) -> rusqlite::Result<bool> {
@@ -174,15 +176,10 @@ fn is_filled(
     let spelled = |(name, _): (&str, _)| if is_rowid { name.to_owned() } else { ident(name) };
     let key: Vec<String> = table.key_columns().into_iter().map(spelled).collect();
     let logged: Vec<String> = (0..key.len()).map(|part| format!("k{part}")).collect();
-    let sql = format!(
-        "SELECT {} FROM main.{} WHERE {} EXCEPT SELECT {} FROM main.{} WHERE tbl = ?1 LIMIT 1",
-        key.join(", "),
-        ident(&table.name),
-        written.join(" OR "),
-        logged.join(", "),
-        ident(log),
-    );
-    connection.prepare(&sql)?.exists([id.0])
+    let rows = format!("SELECT {} FROM main.{} WHERE {}", key.join(", "), ident(&table.name), written.join(" OR "));
+    let Some(log) = log else { return connection.prepare(&format!("{rows} LIMIT 1"))?.exists([]) };
+    let named = format!("SELECT {} FROM main.{} WHERE tbl = ?1", logged.join(", "), ident(log));
+    connection.prepare(&format!("{rows} EXCEPT {named} LIMIT 1"))?.exists([id.0])
 }
 
 /// Carries a decision out, inside the caller's transaction, and remembers the schema as it is then.

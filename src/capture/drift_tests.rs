@@ -63,8 +63,6 @@ fn what_is_provably_harmless_copies_nothing() {
         "ALTER TABLE t ADD COLUMN c DEFAULT 5",
         "ALTER TABLE t ADD COLUMN c; ALTER TABLE t ADD COLUMN d TEXT NOT NULL DEFAULT 'x' CHECK (d <> 'y')",
         "ALTER TABLE t ADD COLUMN g AS (a || b)",
-        // Our triggers stood, and logged every row that was overwritten (P47).
-        "ALTER TABLE other ADD COLUMN z DEFAULT 5; UPDATE other SET z = 6",
         "ALTER TABLE t RENAME TO t2",
         "CREATE TABLE n(a); DROP VIEW v; ALTER TABLE other ADD COLUMN z; CREATE INDEX i ON t(a DESC)",
         "CREATE VIRTUAL TABLE f USING fts5(x)",
@@ -82,8 +80,7 @@ fn a_change_that_may_have_lost_something_copies_its_table() {
         ("ALTER TABLE other DROP COLUMN y", &["other"]),
         ("DROP TRIGGER __cdc_2_ai", &["t"]),
         ("CREATE TRIGGER mine AFTER INSERT ON t BEGIN SELECT RAISE(IGNORE); END", &["t"]),
-        // Rows that nobody logged hold something else than the default.
-        ("ALTER TABLE other ADD COLUMN z DEFAULT 5; UPDATE other SET z = 6; DELETE FROM __cdc_log", &["other"]),
+        ("ALTER TABLE other ADD COLUMN z DEFAULT 5; UPDATE other SET z = 6", &["other"]),
     ] {
         assert_eq!(copied(script), set(expected), "{script}");
     }

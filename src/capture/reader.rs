@@ -116,7 +116,8 @@ impl Window<'_> {
         self.check_position()?;
         let head = self.head()?;
         let known = self.known_of_peer()?;
-        let yielded = self.request.copy.is_some() && known.copying && self.request.two_way.is_some_and(|way| way.yields);
+        let yielded =
+            self.request.copy.is_some() && known.copying && self.request.two_way.is_some_and(|way| way.yields);
         let step = self.copy_step().filter(|_| !yielded);
         let catalog = self.request.catalog_known != Some(self.captured.schema_version);
         if head <= self.request.after && step.is_none() && !catalog {

@@ -52,12 +52,16 @@ pub enum Command {
     Ddl(Ddl),
     /// Copy tables again, by digest: only what differs travels.
     Resync(Resync),
+    /// Look at what lost where both ends had changed a row, and settle it.
+    Conflicts(Conflicts),
     /// Make a sample database: a shop.
     Sample(Sample),
     /// Serve CloudQuery's plugin protocol: a destination, and a source, for SQLite databases.
     Serve(Serve),
     /// Say how a node is doing; exit code 3 if it is unhealthy.
     Status(Status),
+    /// Find what is wrong, or risky, about databases, and change nothing; exit code 3 if replication cannot work.
+    Doctor(Doctor),
     /// Sync CloudQuery sources into CloudQuery destinations, once.
     Sync(Sync),
 }
@@ -83,9 +87,29 @@ pub struct Replicate {
     /// Compare both afterwards, by digest.
     #[arg(long, requires = "once")]
     pub verify: bool,
-    /// What to do with the source's schema changes that could lose something in the replica.
-    #[arg(long, value_enum, default_value = "forced", value_name = "MODE")]
-    pub migrate_mode: Mode,
+    /// What to do with schema changes that could lose something: forced, and with --two-way safe, unless said.
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub migrate_mode: Option<Mode>,
+    /// Both take writes: changes of each go to the other, conflicts are settled and kept.
+    #[arg(long)]
+    pub two_way: bool,
+    /// Whose rows win at the first contact of two databases that both hold some; `merge` keeps what only one has.
+    #[arg(long, value_enum, requires = "two_way", value_name = "WHO")]
+    pub seed: Option<SeedChoice>,
+    /// With `--seed merge`: whose rows win where both have one.
+    #[arg(long, value_enum, requires = "two_way", value_name = "WHO")]
+    pub seed_prefer: Option<SeedChoice>,
+}
+
+/// One of the two databases of `replicate --two-way`, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SeedChoice {
+    /// The first.
+    A,
+    /// The second.
+    B,
+    /// What either has stays.
+    Merge,
 }
 
 /// What to do with schema changes.
@@ -228,6 +252,60 @@ pub struct Resync {
     pub tables: Vec<String>,
 }
 
+/// `twinlite conflicts`.
+#[derive(Clone, Debug, Args)]
+pub struct Conflicts {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: ConflictsCommand,
+}
+
+/// `twinlite conflicts …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConflictsCommand {
+    /// Print all of them, the oldest first.
+    List(ConflictsList),
+    /// Print one, with the row that lost.
+    Show(ConflictsOne),
+    /// Let the loser win after all: an ordinary change, which replicates.
+    Apply(ConflictsOne),
+    /// Forget some, or all.
+    Drop(ConflictsDrop),
+}
+
+/// `twinlite conflicts list`.
+#[derive(Clone, Debug, Args)]
+pub struct ConflictsList {
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `twinlite conflicts show` and `apply`.
+#[derive(Clone, Debug, Args)]
+pub struct ConflictsOne {
+    /// The conflict's id, as `list` prints it.
+    #[arg(value_name = "ID")]
+    pub id: i64,
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `twinlite conflicts drop`.
+#[derive(Clone, Debug, Args)]
+pub struct ConflictsDrop {
+    /// Their ids, as `list` prints them.
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<i64>,
+    /// All that are recorded.
+    #[arg(long)]
+    pub all: bool,
+    /// The database.
+    #[command(flatten)]
+    pub target: Target,
+}
+
 /// `twinlite sample`.
 #[derive(Clone, Debug, Args)]
 pub struct Sample {
@@ -299,6 +377,23 @@ pub struct Status {
     pub target: Target,
 }
 
+/// `twinlite doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct Doctor {
+    /// The databases; several are also compared with each other.
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "config")]
+    pub db: Vec<PathBuf>,
+    /// A configuration: its databases, with what it says of them.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Look for what is risky where both sides take writes, too.
+    #[arg(long)]
+    pub two_way: bool,
+    /// Read all rows of large databases, and take the time that it takes.
+    #[arg(long)]
+    pub deep: bool,
+}
+
 /// `twinlite sync`.
 #[derive(Clone, Debug, Args)]
 pub struct Sync {
@@ -349,8 +444,15 @@ mod tests {
             "twinlite setup --config x.yaml --take-over",
             "twinlite ddl --db a.db change.sql",
             "twinlite resync --db a.db orders lines",
+            "twinlite conflicts list --db a.db -o json",
+            "twinlite conflicts show 3 --config x.yaml",
+            "twinlite conflicts apply 3 --db a.db",
+            "twinlite conflicts drop 3 4 --db a.db",
+            "twinlite conflicts drop --all --db a.db",
             "twinlite sample shop.db --size 20MB",
             "twinlite status --db a.db -o json",
+            "twinlite doctor --db a.db b.db --two-way --deep -o json",
+            "twinlite doctor --config x.yaml --db a.db --db b.db",
             "twinlite sync spec.yaml --shard 1/4 --no-migrate --summary-location s.jsonl --invocation-id x -o json",
             "twinlite serve --log-level info --log-format json --network unix --address /tmp/cq-x.sock --no-sentry --license f --otel-endpoint e --otel-endpoint-insecure",
             "twinlite serve --network unixpacket --root /data",
@@ -363,10 +465,15 @@ mod tests {
     fn what_is_missing_or_contradicts_is_a_usage_error() {
         for line in [
             "twinlite status",
+            "twinlite doctor --two-way",
             "twinlite status --db a.db --config x.yaml",
             "twinlite replicate a.db",
             "twinlite replicate a.db b.db --verify",
             "twinlite sample shop.db --size big",
+            "twinlite conflicts drop --db a.db",
+            "twinlite conflicts drop 3 --all --db a.db",
+            "twinlite conflicts show --db a.db",
+            "twinlite conflicts list",
             "twinlite sync",
             "twinlite sync spec.yaml --shard 5/4",
         ] {

@@ -1,6 +1,7 @@
 //! What a failure of a command looks like: one line, and an exit code.
 
 use super::Usage;
+use crate::apply::conflicts;
 use crate::capture;
 use crate::cloudquery::engine;
 use crate::config;
@@ -32,6 +33,7 @@ pub(super) fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<config::Error>()
             || cause.is::<logging::Error>()
             || capture.is_some_and(|error| error.fault() == Fault::Usage)
+            || cause.downcast_ref::<conflicts::Error>().is_some_and(|error| error.fault() == Fault::Usage)
             || cause.downcast_ref::<engine::Error>().is_some_and(|error| error.fault() == Fault::Usage)
     };
     if error.chain().any(is_usage) { 2 } else { 1 }

@@ -4,7 +4,9 @@
 //! found something. A failure is one line, `what: where: why`; a configuration's faults are a line each.
 
 pub mod args;
+mod conflicts;
 mod ddl;
+mod doctor;
 mod failure;
 pub mod output;
 mod progress;
@@ -17,6 +19,7 @@ mod signal;
 pub mod status;
 mod sync;
 mod target;
+mod two_way;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -85,9 +88,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Teardown(args) => setup::teardown(&args).await,
         Command::Ddl(args) => ddl::ddl(&args).await,
         Command::Resync(args) => ddl::resync(&args).await,
+        Command::Conflicts(args) => conflicts::run(&args, cli.output).await,
         Command::Sample(args) => sample::run(&args),
         Command::Serve(args) => serve::run(&args).await,
         Command::Status(args) => status::run(&args, cli.output).await,
+        Command::Doctor(args) => doctor::run(&args, cli.output),
         Command::Sync(args) => sync::run(&args, cli.output, cli.log_level.as_deref()).await,
     }
 }

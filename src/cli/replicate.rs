@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Outcome;
 use super::args::Replicate;
 use super::progress::Progress;
 use super::run::start_again;
 use super::signal::Stop;
 use super::target::check_globs;
+use super::{Outcome, Usage};
 use crate::admin::Owner;
 use crate::config::{Directions, LinkConfig, NodeConfig, Retention};
 use crate::model::Trouble;
@@ -40,8 +40,12 @@ pub async fn run(args: &Replicate) -> Result<Outcome> {
     let mut stop = Stop::listen()?;
     super::args::selection(&args.tables, &args.skip_tables)?;
     check_files(args)?;
+    super::two_way::seed(args).map_err(|error| Usage(error.to_string()))?;
     let folder = tempfile::tempdir().context("make a private folder for the link's socket")?;
     let socket = format!("unix:{}", folder.path().join("link.sock").display());
+    if args.two_way {
+        return super::two_way::run(args, &socket, &mut stop).await;
+    }
     let mut replaced = None;
     loop {
         let start = async || Pair::start(args, &socket).await;
@@ -55,7 +59,7 @@ pub async fn run(args: &Replicate) -> Result<Outcome> {
 }
 
 /// How watching a pair ended.
-enum Watched {
+pub(super) enum Watched {
     Outcome(Outcome),
     /// Both are to be opened anew, and this is why.
     Again(&'static str),
@@ -147,7 +151,7 @@ impl Pair {
     }
 }
 
-fn held_reader(path: &Path) -> Result<rusqlite::Connection> {
+pub(super) fn held_reader(path: &Path) -> Result<rusqlite::Connection> {
     let connection = sqlite::open(path, Role::Reader, false)?;
     // A read of the schema, so that the transaction really begins here.
     connection.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
@@ -164,7 +168,7 @@ fn applied_seq(replica: &rusqlite::Connection) -> Result<i64> {
 }
 
 /// Ends when the link has halted and will not go on by itself: at the first contact, or at any time with `--once`.
-async fn refused_at_first_contact(board: &Board, once: bool) -> Trouble {
+pub(super) async fn refused_at_first_contact(board: &Board, once: bool) -> Trouble {
     let mut changed = board.subscribe();
     loop {
         let report = board.report();
@@ -200,7 +204,7 @@ async fn stuck(board: &Board) -> Trouble {
 }
 
 /// The trouble as the command's failure, with what to do here, where there is no configuration.
-fn given_up(trouble: Trouble, args: &Replicate) -> anyhow::Error {
+pub(super) fn given_up(trouble: Trouble, args: &Replicate) -> anyhow::Error {
     let Trouble { code, message, hint } = trouble;
     match code.as_str() {
         "divergence" | "peer_changed" => {
@@ -237,7 +241,7 @@ async fn caught_up(board: &Board) {
 }
 
 /// Ends when the replica has applied the source's log up to `seq`.
-async fn reached(board: &Board, seq: i64) {
+pub(super) async fn reached(board: &Board, seq: i64) {
     let mut changed = board.subscribe();
     loop {
         let applied = board.report().links.first().and_then(|link| Some(link.position.as_ref()?.seq));
@@ -247,7 +251,7 @@ async fn reached(board: &Board, seq: i64) {
     }
 }
 
-fn ended_early(ended: Ended) -> Watched {
+pub(super) fn ended_early(ended: Ended) -> Watched {
     match ended {
         Ended::TornDown => Watched::Outcome(Outcome::Done),
         Ended::ThreadEnded => Watched::Again("a thread of a database ended unexpectedly: open both anew"),
@@ -301,12 +305,12 @@ fn replica_config(args: &Replicate, socket: &str) -> NodeConfig {
     let mut config = NodeConfig::defaults(REPLICA, &args.replica);
     let mut link = LinkConfig::defaults(SOURCE, Directions::Receive);
     link.peer = Some(socket.to_owned());
-    link.migrate_mode = Some(args.migrate_mode.into());
+    link.migrate_mode = args.migrate_mode.map(Into::into);
     config.links = vec![link];
     config
 }
 
-fn farewell(source: &Path, retention: &Retention) {
+pub(super) fn farewell(source: &Path, retention: &Retention) {
     let days = retention.age.as_secs() / Duration::from_secs(86_400).as_secs();
     let text = format!(
         "capture stays installed in {0}: the next run goes on where this one stopped\n\

@@ -11,13 +11,15 @@ use rusqlite::Connection;
 use super::args::{Output, Status};
 use super::{Outcome, output};
 use crate::admin::{self, Request};
+use crate::apply;
 use crate::config::NodeConfig;
 use crate::model::{Epoch, NodeId, Position};
+use crate::node::broken_report;
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{self, Role};
 use crate::telemetry::report::FORMAT;
 use crate::telemetry::{
-    Direction, LinkReport, LinkState, LogReport, NodeReport, StatusReport, TableReport, TableState,
+    BROKEN_SHOWN_MAX, Direction, LinkReport, LinkState, LogReport, NodeReport, StatusReport, TableReport, TableState,
 };
 
 /// What an entry of the log occupies, roughly: a row of small integers, its key, and its part of a page. Only for the
@@ -80,6 +82,7 @@ pub fn offline(node: &NodeConfig) -> anyhow::Result<StatusReport> {
         tables: Vec::new(),
         log: None,
         conflicts: 0,
+        foreign_keys: Vec::new(),
         notes: Vec::new(),
         metrics: std::collections::BTreeMap::new(),
     };
@@ -90,6 +93,8 @@ pub fn offline(node: &NodeConfig) -> anyhow::Result<StatusReport> {
     let doing = || format!("{}: read what Twinlite keeps there", node.database.display());
     read_received(&connection, &mut report).with_context(doing)?;
     read_captured(&connection, &mut report).with_context(doing)?;
+    let broken = apply::broken(&connection).with_context(doing)?;
+    report.foreign_keys = broken.iter().take(BROKEN_SHOWN_MAX).map(broken_report).collect();
     // Nobody is there to receive: a replica that nothing feeds is what this command is asked to find.
     report.healthy = report.links.iter().all(|link| link.direction != Direction::Receive);
     Ok(report)
@@ -207,6 +212,14 @@ pub fn person(report: &StatusReport) -> String {
     }
     if report.conflicts > 0 {
         let _ = writeln!(text, "  conflicts recorded: {}", output::thousands(report.conflicts));
+        let _ = writeln!(text, "    to do: twinlite conflicts list --db {}", node.database);
+    }
+    for row in &report.foreign_keys {
+        let _ = writeln!(
+            text,
+            "  broken foreign key: {} {} refers to {}, where that row is not",
+            row.table, row.key, row.refers_to
+        );
     }
     text.push_str(&person_tables(&report.tables));
     for note in &report.notes {

@@ -176,7 +176,12 @@ impl Frame {
     pub fn is_control(&self) -> bool {
         match self {
             Self::Ack(_) | Self::Need(_) | Self::Fault(_) => true,
-            Self::Hello(_) | Self::Verdict(_) | Self::Begin(_) | Self::Item(_) | Self::Commit(_) | Self::Heartbeat(_) => false,
+            Self::Hello(_)
+            | Self::Verdict(_)
+            | Self::Begin(_)
+            | Self::Item(_)
+            | Self::Commit(_)
+            | Self::Heartbeat(_) => false,
         }
     }
 

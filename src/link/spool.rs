@@ -136,7 +136,8 @@ impl Spooled {
             Slot::Memory(item) => Ok(item.clone()),
             Slot::File { offset, length } => match Frame::decode(self.read(*offset, *length)?)? {
                 Frame::Item(item) => Ok(item),
-                Frame::Hello(_) | Frame::Verdict(_)
+                Frame::Hello(_)
+                | Frame::Verdict(_)
                 | Frame::Begin(_)
                 | Frame::Commit(_)
                 | Frame::Ack(_)

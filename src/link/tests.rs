@@ -76,7 +76,12 @@ fn hello() -> Hello {
         seed: Some(String::new()),
         empty: true,
         compressions: vec!["lz4".into(), "none".into()],
-        held: Some(Held { checkpoint: Some(checkpoint), tables: states.map(table).into(), lost_history: true, union: true }),
+        held: Some(Held {
+            checkpoint: Some(checkpoint),
+            tables: states.map(table).into(),
+            lost_history: true,
+            union: true,
+        }),
         log: Some(LogHello { epoch: Epoch(1), head: 0, oldest: -1 }),
         on_divergence_resnapshot: true,
     }

@@ -189,3 +189,10 @@ pub struct WindowEnd {
     /// `PRAGMA application_id`; one way only.
     pub application_id: Option<i32>,
 }
+
+impl WindowEnd {
+    /// Every table whose copy starts anew, for whatever reason.
+    pub fn begun_anew(&self) -> impl Iterator<Item = TableId> {
+        self.markers.iter().chain(&self.repairs).copied()
+    }
+}

@@ -18,6 +18,10 @@ use crate::telemetry::Direction;
 
 use super::open::RANGE_BYTES_MAX;
 
+/// A batch becomes a message to a destination, which takes 200 MiB; made into its columns' types it may be larger than in
+/// our own format.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
 /// A link to a destination at that address.
 pub(super) fn link(
     parts: &Parts,
@@ -33,7 +37,7 @@ pub(super) fn link(
         rows: RowRules { on_type_mismatch: link.on_type_mismatch, deterministic_cq_id: true },
         window_rows: config.window_rows,
         batch_rows: config.batch_size,
-        batch_bytes: config.batch_size_bytes,
+        batch_bytes: config.batch_size_bytes.min(BATCH_BYTES_MAX),
         bounds: RangeBounds { rows_max: config.snapshot_rows, bytes_max: RANGE_BYTES_MAX },
     };
     Ok(CloudQueryLink {

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::conflicts::settle;
 use super::{Ended, Parts};
 use crate::admin::{Request, Response, SetupRequest, serve_control};
+use crate::apply::conflicts;
 use crate::capture::{self, CaptureOptions, Installed, Maintainer, Reconciled};
 use crate::model::Fault;
 use crate::sqlite;
@@ -45,6 +47,22 @@ async fn answer(parts: &Parts, request: Request) -> Response {
                 Ok(tables.into_iter().map(|table| format!("{table}: will be copied again, by digest")).collect())
             })
             .await
+        }
+        Request::Conflicts(settlement) => {
+            let (database, board) = (parts.config.database.clone(), parts.board.clone());
+            let work = move || settle(&database, &settlement);
+            match tokio::task::spawn_blocking(work).await {
+                Ok(Ok(settled)) => {
+                    board.settle_conflicts(settled.records);
+                    Response::done(settled.lines)
+                }
+                Ok(Err(error)) => {
+                    let conflict = error.chain().find_map(|cause| cause.downcast_ref::<conflicts::Error>());
+                    let usage = conflict.is_some_and(|error| error.fault() == Fault::Usage);
+                    Response { usage, ..Response::failed(vec![said(&error)]) }
+                }
+                Err(error) => Response::failed(vec![error.to_string()]),
+            }
         }
         Request::Ddl { sql } => {
             with_maintainer(parts, move |maintainer| Ok(reconciled_lines(&maintainer.run_ddl(&sql)?))).await

@@ -5,13 +5,17 @@
 //! stops by one token, after the transaction at hand, within the grace period.
 
 mod cloudquery;
+mod conflicts;
 mod control;
+mod foreign_keys;
 mod listener;
 mod open;
 mod running;
 mod upkeep;
 
+pub use conflicts::settle;
 pub use control::{installed_lines, reconciled_lines, torn_down};
+pub use foreign_keys::report as broken_report;
 pub use open::{Opened, capture_options};
 pub(crate) use running::Parts;
 pub use running::{Ended, Node, Surroundings};

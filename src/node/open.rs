@@ -21,7 +21,8 @@ use crate::replicate::feed::{Feed, Shelf};
 use crate::replicate::meeting::Seed;
 use crate::replicate::sender::WindowShape;
 use crate::replicate::session::LinkSettings;
-use crate::sqlite::Db;
+use crate::sqlite::trigger_writes::{TriggerWrite, trigger_writes};
+use crate::sqlite::{self, Db, Role};
 use crate::telemetry::Board;
 
 use super::Surroundings;
@@ -48,6 +49,7 @@ pub struct Opened {
 
 /// Opens the database. Installs the capture where a link sends; makes the file where a link only receives.
 pub async fn open(config: &Arc<NodeConfig>, board: &Board, surroundings: &Surroundings) -> Result<Opened> {
+    refuse_user_triggers(config)?;
     let receives = config.links.iter().any(|link| link.directions.receives());
     let applier = if receives {
         let path = config.database.clone();
@@ -66,12 +68,38 @@ pub async fn open(config: &Arc<NodeConfig>, board: &Board, surroundings: &Surrou
             if merges {
                 applier.set_recapture(Box::new(recapture));
             }
-            applier.node()
+            applier.conflicts().map(|conflicts| (applier.node(), conflicts))
         });
-        opened.id = node.await?;
+        let (id, conflicts) = node.await??;
+        opened.id = id;
+        board.set_conflicts(conflicts);
     }
     board.set_node(opened.id);
     Ok(opened)
+}
+
+/// Refuses a link that goes both ways and fires triggers which write what is captured: both ends would write it, each
+/// again for what the other one sent. Looked at when the node starts; a trigger that is made later is not noticed.
+fn refuse_user_triggers(config: &NodeConfig) -> Result<()> {
+    let both = |link: &&LinkConfig| link.user_triggers && link.directions.sends() && link.directions.receives();
+    let Some(link) = config.links.iter().find(both) else { return Ok(()) };
+    if !config.database.exists() {
+        return Ok(());
+    }
+    let mut connection = sqlite::open(&config.database, Role::Application, false)?;
+    let tables = sqlite::catalog::table_list(&connection)?.into_iter().map(|table| table.name);
+    let (travel, captured) = (link.selection(), config.selection());
+    let tables: Vec<String> = tables.filter(|table| travel.has(table)).collect();
+    let written = trigger_writes(&mut connection, &tables)?;
+    let Some(TriggerWrite { trigger, writes }) = written.iter().find(|found| captured.has(&found.writes)) else {
+        return Ok(());
+    };
+    let link = &link.name;
+    anyhow::bail!(
+        "link \"{link}\": user_triggers: on with directions: both, but trigger \"{trigger}\" writes into table \"{writes}\", \
+         which is captured: both ends would write it, once by the trigger and once by the link; leave user_triggers off, \
+         drop the trigger, or leave \"{writes}\" out by skip_tables"
+    )
 }
 
 async fn open_capture(
@@ -191,7 +219,10 @@ fn merge_rules(config: &NodeConfig, link: &LinkConfig) -> MergeRules {
     };
     MergeRules {
         forwards: config.links.len() > 1,
-        policies: Policies { default: policy(&link.policy), tables: link.policy_tables.iter().map(of_tables).collect() },
+        policies: Policies {
+            default: policy(&link.policy),
+            tables: link.policy_tables.iter().map(of_tables).collect(),
+        },
         clock_skew_max_ms: i64::try_from(link.max_clock_skew.as_millis()).unwrap_or(i64::MAX),
     }
 }

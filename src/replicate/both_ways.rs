@@ -107,8 +107,13 @@ impl<S: ChangeSource> End<S> {
         let at_them = meeting::decide(&them, &us).map_err(Error::Mismatch)?;
         self.tell(&them.name, &ours);
         let Decided { from_peer, to_peer } = ours;
-        let meeting =
-            Meeting { peer: theirs.node, peer_name: theirs.name.clone(), from_peer, to_peer, our_head: our.head.position.seq };
+        let meeting = Meeting {
+            peer: theirs.node,
+            peer_name: theirs.name.clone(),
+            from_peer,
+            to_peer,
+            our_head: our.head.position.seq,
+        };
         applier.call(move |applier| applier.meet(&meeting)).await??;
         start(at_them, our, at_theirs)
     }
@@ -116,7 +121,9 @@ impl<S: ChangeSource> End<S> {
     fn tell(&self, peer: &str, decided: &Decided) {
         match decided.from_peer {
             FromPeer::GoesOn => {}
-            FromPeer::CopiedAgain { .. } => tracing::info!(peer, "what the peer changed is no longer in its log: copied again"),
+            FromPeer::CopiedAgain { .. } => {
+                tracing::info!(peer, "what the peer changed is no longer in its log: copied again");
+            }
             FromPeer::SeedLost { how: How::Replace, .. } => {
                 tracing::warn!(peer, "first contact: the peer's rows win; what they overwrite is kept as conflicts");
             }

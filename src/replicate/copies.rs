@@ -157,7 +157,10 @@ impl Copies {
             any |= self.start(*table, TableCopy::of_lost());
         }
         for table in asked_for.iter().filter(|table| !lost.contains(table)) {
-            any |= self.start(*table, if self.manner == Manner::Merged { TableCopy::of_repair() } else { TableCopy::of_lost() });
+            any |= self.start(
+                *table,
+                if self.manner == Manner::Merged { TableCopy::of_repair() } else { TableCopy::of_lost() },
+            );
         }
         any
     }

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -22,17 +23,19 @@ use super::feed::Feed;
 use crate::capture::source::ChangeSource;
 use crate::capture::{self, GivenTable, Maintainer};
 use crate::cloudquery::client::{Address, PluginClient, WriteSession};
-use crate::cloudquery::ipc;
 use crate::cloudquery::proto::plugin::write::request::Message;
 use crate::cloudquery::proto::plugin::write::{MessageInsert, MessageMigrateTable};
 use crate::cloudquery::source::SyncMessage;
 use crate::cloudquery::table::schema_keys;
+use crate::cloudquery::{MESSAGE_BYTES_MAX, Table, ipc};
 use crate::model::{Checkpoint, Clock, CopyState, Fault, NodeId, Trouble};
 use crate::sqlite::store;
 use crate::telemetry::{Heard, LinkHandle, LinkState, TableReport, TableState, failpoint};
 
 /// How often progress is noted at most; and how often `status` hears that the destination is there.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// The largest record that fits a message, with room for what stands around it.
+const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
 /// How often a halted link looks whether somebody has acted.
 const HALTED_LOOK_EVERY: Duration = Duration::from_secs(3);
 
@@ -44,7 +47,7 @@ pub struct CloudQueryLink<S: ChangeSource> {
     pub address: String,
     /// The destination's spec, as JSON.
     pub spec: String,
-    /// Whether tables may be made anew there where they differ.
+    /// Whether tables may be made anew there where they differ, and every row of them is about to be sent.
     pub forced: bool,
     /// How changes are cut, and rows made.
     pub options: OutflowOptions,
@@ -274,35 +277,61 @@ impl Writer {
         }
         Ok(())
     }
+}
 
-    fn encode(&self, message: SyncMessage) -> Result<Option<(String, Message)>, Error> {
-        Ok(match message {
-            SyncMessage::MigrateTable(table) => {
-                let schema = ipc::encode_schema(&table.to_schema())?;
-                let migrate = MessageMigrateTable { table: schema, migrate_force: self.forced };
-                Some((table.name, Message::MigrateTable(migrate)))
+fn encode(message: SyncMessage) -> Result<Option<(String, Message)>, Error> {
+    Ok(match message {
+        SyncMessage::MigrateTable(table) => Some(migration(table, false)?),
+        SyncMessage::Insert(batch) => {
+            let name = batch.schema().metadata().get(schema_keys::NAME).cloned().unwrap_or_default();
+            let record = ipc::encode_record(&batch)?;
+            if record.len() > RECORD_BYTES_MAX {
+                return Err(Error::Sync(too_large(&name, &batch, record.len())));
             }
-            SyncMessage::Insert(batch) => {
-                let name = batch.schema().metadata().get(schema_keys::NAME).cloned().unwrap_or_default();
-                Some((name, Message::Insert(MessageInsert { record: ipc::encode_record(&batch)? })))
-            }
-            SyncMessage::DeleteRecord(delete) => {
-                Some((delete.table.clone(), Message::DeleteRecord(delete.to_write()?)))
-            }
-            // An outflow says neither.
-            SyncMessage::Error { .. } | SyncMessage::Checkpoint(_) => None,
-        })
-    }
+            Some((name, Message::Insert(MessageInsert { record })))
+        }
+        SyncMessage::DeleteRecord(delete) => Some((delete.table.clone(), Message::DeleteRecord(delete.to_write()?))),
+        // An outflow says neither.
+        SyncMessage::Error { .. } | SyncMessage::Checkpoint(_) => None,
+    })
+}
+
+fn too_large(table: &str, batch: &RecordBatch, bytes: usize) -> String {
+    format!(
+        "table {table:?}: a record of {} row(s) takes {bytes} bytes, and no plugin takes a message of more than \
+         {MESSAGE_BYTES_MAX}; leave the table out, or make its values smaller",
+        batch.num_rows()
+    )
+}
+
+fn migration(table: Table, migrate_force: bool) -> Result<(String, Message), Error> {
+    let schema = ipc::encode_schema(&table.to_schema())?;
+    Ok((table.name, Message::MigrateTable(MessageMigrateTable { table: schema, migrate_force })))
 }
 
 impl Outlet for Writer {
     async fn put(&mut self, message: SyncMessage) -> Result<(), Error> {
-        let Some((table, message)) = self.encode(message)? else { return Ok(()) };
+        match encode(message)? {
+            Some((table, message)) => self.send(&table, message).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Forced only where every row follows: of a table that is there already, and that somebody changed there, a forced
+    /// migration would leave what changes from now on.
+    async fn table(&mut self, table: Table, whole: bool) -> Result<(), Error> {
+        let (name, message) = migration(table, self.forced && whole)?;
+        self.send(&name, message).await
+    }
+}
+
+impl Writer {
+    async fn send(&mut self, table: &str, message: Message) -> Result<(), Error> {
         let session = match &mut self.open {
             Some(session) => session,
             none if self.flushes => none.insert(self.client.write_stream()),
             none => none.insert(self.client.write()),
         };
-        Ok(session.send(&table, message).await?)
+        Ok(session.send(table, message).await?)
     }
 }

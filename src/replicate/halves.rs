@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::feed::Feed;
 use super::receiver::{Arrival, Assembly, Receiver, WINDOWS_WAITING_MAX, unfinished};
 use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, Start, WindowShape};
 use super::session::{End, agree};
@@ -63,17 +64,7 @@ impl Halves {
         };
         if let (Some(feed), Some(start)) = (&end.feed, start) {
             heart.epoch = Some(start.from.position.epoch);
-            let held = theirs.held.as_ref().filter(|_| start.held_counts).map_or(&[][..], |held| &held.tables);
-            let compression = agree(end.settings.compression, &theirs.compressions);
-            let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
-            let two_way = end.two_way(theirs);
-            let kept_from = if two_way.is_some() { Position { seq: ours.seen, ..start.from.position } } else { start.from.position };
-            feed.meet(&end.settings.peer_name, theirs.node, kept_from).await?;
-            if two_way.is_some() {
-                feed.acknowledge(&end.settings.peer_name, ours.seen);
-            }
-            let to = super::sender::Receiver { name: &end.settings.peer_name, start, held, two_way };
-            let sender = Sender::new(Arc::clone(feed), sink.clone(), shape, to);
+            let sender = sender(end, feed, sink, (theirs, ours, start)).await?;
             let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
             halves.answers = Some(answers);
             heart.sent = Some(sender.state());
@@ -92,7 +83,7 @@ impl Halves {
                 status: status.clone(),
                 unfinished: unfinished(&ours.tables),
                 sent: heart.sent.clone(),
-                seen_by_peer: end.feed.as_ref().filter(|_| end.two_way(theirs).is_some()).map(|feed| feed.acknowledger()),
+                seen_by_peer: end.feed.as_ref().filter(|_| halves.two_way).map(|feed| feed.acknowledger()),
                 clock: Arc::clone(&end.clock),
             };
             let stop = halves.children.clone();
@@ -180,6 +171,30 @@ impl Halves {
             self.answers.as_ref().ok_or(Error::Protocol { what: "an answer to an end that only receives" })?;
         answers.try_send(answer).map_err(|_| Error::Protocol { what: "more answers than there were windows" })
     }
+}
+
+/// The sending half, from where it begins. From here on the log is kept for the peer.
+async fn sender<S: ChangeSource>(
+    end: &End<S>,
+    feed: &Arc<Feed<S>>,
+    sink: &FrameSink,
+    (theirs, ours, start): (&Hello, &crate::apply::Held, Start),
+) -> Result<Sender<S>, Error> {
+    let held = theirs.held.as_ref().filter(|_| start.held_counts).map_or(&[][..], |held| &held.tables);
+    let compression = agree(end.settings.compression, &theirs.compressions);
+    let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
+    let (name, two_way) = (&end.settings.peer_name, end.two_way(theirs));
+    // Where both ends write, what the peer has seen counts, not what it has applied.
+    let kept_from = match two_way {
+        Some(_) => Position { seq: ours.seen, ..start.from.position },
+        None => start.from.position,
+    };
+    feed.meet(name, theirs.node, kept_from).await?;
+    if two_way.is_some() {
+        feed.acknowledge(name, ours.seen);
+    }
+    let to = super::sender::Receiver { name, start, held, two_way };
+    Ok(Sender::new(Arc::clone(feed), sink.clone(), shape, to))
 }
 
 /// Says every second that this end is there and how far it is, in order with the windows. A task of its own, so that

@@ -153,7 +153,16 @@ mod tests {
     fn side(node: i64, lost: bool, unfinished: bool) -> Side {
         let position = Position { epoch: Epoch(node), seq: node * 10 };
         let head = Checkpoint { position, ts_ms: 1, fingerprint: 1 };
-        Side { node: NodeId(node), name: format!("n{node}"), lost, unfinished, head, empty: false, restored: false, seed: None }
+        Side {
+            node: NodeId(node),
+            name: format!("n{node}"),
+            lost,
+            unfinished,
+            head,
+            empty: false,
+            restored: false,
+            seed: None,
+        }
     }
 
     #[test]
@@ -170,12 +179,22 @@ mod tests {
             let mut b = side(2, second.0, second.1);
             assert_eq!(decide(&a, &b).expect_err("nobody said").code, "seed_needed");
             b.seed = Some(Seed::of_word("n2"));
-            assert_eq!(decide(&a, &b).expect("decided").from_peer, FromPeer::SeedLost { head: b.head, how: How::Replace });
-            assert_eq!(decide(&b, &a).expect("decided").from_peer, FromPeer::SeedWon { head: a.head, how: How::Replace });
+            assert_eq!(
+                decide(&a, &b).expect("decided").from_peer,
+                FromPeer::SeedLost { head: b.head, how: How::Replace }
+            );
+            assert_eq!(
+                decide(&b, &a).expect("decided").from_peer,
+                FromPeer::SeedWon { head: a.head, how: How::Replace }
+            );
             a.seed = Some(Seed::of_word("n1"));
             assert_eq!(decide(&a, &b).expect_err("they differ").code, "seed_differs");
             b.empty = true;
-            assert_eq!(decide(&a, &b).expect("decided").to_peer, ToPeer::CopiedAgain, "an empty one has nothing to win");
+            assert_eq!(
+                decide(&a, &b).expect("decided").to_peer,
+                ToPeer::CopiedAgain,
+                "an empty one has nothing to win"
+            );
         }
     }
     #[test]

@@ -15,10 +15,10 @@
 //! becomes one of ours; a window holds one or more.
 
 pub mod backoff;
+mod both_ways;
 pub mod copies;
 pub mod cq_link;
 pub mod cq_source;
-mod both_ways;
 mod error;
 pub mod feed;
 mod halves;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::feed::Acknowledger;
 use super::sender::{SenderState, WINDOWS_IN_FLIGHT_MAX};
-use crate::apply::{Applied, Applier, HeldTable, LinkRules, SourceError, TableStatus, Window};
+use crate::apply::{Applied, Applier, HeldTable, LinkRules, Recorded, SourceError, TableStatus, Window};
 use crate::link::{Ack, Begin, Commit, Frame, FrameSink, Need, Spool, Spooled};
 use crate::model::{Clock, CopyState, NodeId, TableId, WindowItem};
 use crate::sqlite::Db;
@@ -210,10 +210,12 @@ impl Receiver {
         metrics.snapshot_rows_applied_total.add(copy.rows);
         metrics.snapshot_ranges_equal_total.add(copy.digests.saturating_sub(applied.needs.len() as u64));
         metrics.held_write_lock(applied.held_lock);
+        metrics.conflicts_total.add(applied.conflicts.total());
     }
 
     /// Tells `status` what a window did.
     async fn report(&mut self, applied: &Applied, head: i64, last_part: bool) -> Result<(), Error> {
+        self.tell_conflicts(&applied.conflicts);
         for note in &applied.notes {
             tracing::warn!("{note}");
             self.status.board().note(note.clone());
@@ -236,6 +238,16 @@ impl Receiver {
             (true, false) => LinkState::BetweenTransactions,
         });
         Ok(())
+    }
+
+    /// Once a window, and never what the rows say: what lost is in the database.
+    fn tell_conflicts(&self, conflicts: &Recorded) {
+        if conflicts.total() == 0 {
+            return;
+        }
+        let (conflicts, tables) = (conflicts.total(), conflicts.to_string());
+        tracing::warn!(link = self.peer_name, conflicts, tables, "conflicts recorded; see `twinlite conflicts list`");
+        self.status.board().add_conflicts(conflicts);
     }
 
     /// Reads all tables of the peer anew, for some came, went or got another name.

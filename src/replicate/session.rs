@@ -262,7 +262,9 @@ impl<S: ChangeSource> End<S> {
         let anew = Start { from: state.head, lost_history: true, union: false, head, held_counts: true };
         let Some(checkpoint) = theirs.held.as_ref().and_then(|held| held.checkpoint) else { return Ok(anew) };
         match feed.judge(checkpoint).await? {
-            CheckpointVerdict::Known => Ok(Start { from: checkpoint, lost_history: false, union: false, head, held_counts: true }),
+            CheckpointVerdict::Known => {
+                Ok(Start { from: checkpoint, lost_history: false, union: false, head, held_counts: true })
+            }
             CheckpointVerdict::CutOff => {
                 tracing::info!(
                     peer = theirs.name,

@@ -15,10 +15,11 @@ pub mod quote;
 pub mod range_sql;
 pub mod row_sql;
 pub mod store;
+pub mod trigger_writes;
 mod value;
 
 pub use db::{Closed, Db};
 pub use error::{Error, advice, is_refusal, said, still_in_transaction};
-pub use open::{BUSY_TIMEOUT, Role, in_memory, in_memory_as, open};
+pub use open::{BUSY_TIMEOUT, Company, Role, in_memory, in_memory_as, look, open};
 pub use quote::{ident, literal};
 pub use value::{Bind, borrowed, value_of};

@@ -60,6 +60,43 @@ pub fn open(path: &Path, role: Role, create: bool) -> Result<Connection, Error> 
     Ok(connection)
 }
 
+/// What is known of who else has a database open that is only looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// Somebody may write it: SQLite's locks and its WAL count.
+    Expected,
+    /// Nobody has it open: a file in WAL mode without a WAL. It is read as it stands, for SQLite would make a WAL beside
+    /// it; the caller makes sure afterwards that nobody came meanwhile.
+    None,
+}
+
+/// Opens `path` to look at it: reads only, and takes a database that [`open`] refuses for its encoding.
+///
+/// # Errors
+/// SQLite's own, so that the caller can say what each means.
+#[expect(clippy::disallowed_methods, reason = "the one place that opens databases")]
+pub fn look(path: &Path, company: Company) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match company {
+        Company::Expected => Connection::open_with_flags(path, flags)?,
+        Company::None => Connection::open_with_flags(still_uri(path), flags | OpenFlags::SQLITE_OPEN_URI)?,
+    };
+    prepare(&connection, Role::Reader)?;
+    Ok(connection)
+}
+
+/// The URI of a file that does not change. Every byte that means something in a URI is spelled out.
+fn still_uri(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            other => uri.push_str(&format!("%{other:02X}")),
+        }
+    }
+    uri + "?immutable=1"
+}
+
 /// An empty database in memory: where a peer's DDL is tried before it touches anything.
 ///
 /// # Errors
@@ -133,4 +170,24 @@ fn check_encoding(connection: &Connection, path: &Path) -> Result<(), Error> {
     let why =
         format!("its encoding is {encoding}; Twinlite replicates UTF-8 databases, for order and text depend on it");
     Err(Error::Unusable { path: path.to_owned(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_looks_at_a_database_that_nobody_has_open_leaves_no_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a b%?#ü.db");
+        let made = open(&path, Role::Application, true).expect("make");
+        made.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t(a)").expect("ddl");
+        drop(made);
+        let names = || std::fs::read_dir(folder.path()).expect("folder").count();
+        assert_eq!(names(), 1, "the last one to close it removed the WAL");
+        let looking = look(&path, Company::None).expect("look");
+        let tables: i64 = looking.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).expect("read");
+        assert_eq!((tables, names()), (1, 1));
+        assert!(looking.execute_batch("INSERT INTO t VALUES (1)").is_err());
+    }
 }

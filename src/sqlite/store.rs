@@ -82,6 +82,8 @@ pub mod meta_key {
     pub const SEED_WON: &str = "seed_won:";
     /// Text, JSON: tables, by id, that capture may have missed changes of, and whose copies wait for one into this node.
     pub const MISSED: &str = "missed";
+    /// Text, JSON: tables, in lower case, that windows have touched and whose foreign keys are to be looked at.
+    pub const FOREIGN_KEYS_DUE: &str = "foreign_keys_due";
     /// Text, JSON: the globs of what is captured: `{"tables": […], "skip_tables": […]}`.
     pub const SELECTION: &str = "selection";
     /// Text, JSON: tables that are not captured, name to reason.

@@ -96,6 +96,8 @@ metrics! {
     drifts_total,
     /// Consumers that were cut off because the log outgrew its retention.
     cut_offs_total,
+    /// Conflicts that windows recorded.
+    conflicts_total,
 }
 
 impl Metrics {

@@ -14,6 +14,7 @@ mod status_tests;
 
 pub use metrics::Metrics;
 pub use report::{
-    Direction, LinkReport, LinkState, LogReport, NodeReport, PositionReport, StatusReport, TableReport, TableState,
+    BROKEN_SHOWN_MAX, BrokenReport, Direction, LinkReport, LinkState, LogReport, NodeReport, PositionReport,
+    StatusReport, TableReport, TableState,
 };
 pub use status::{Board, Heard, LinkHandle};

@@ -29,12 +29,29 @@ pub struct StatusReport {
     pub log: Option<LogReport>,
     /// Conflicts recorded in the database.
     pub conflicts: u64,
+    /// Rows that break a foreign key after a merge; they are among the conflicts. At most [`BROKEN_SHOWN_MAX`] are named.
+    #[serde(default)]
+    pub foreign_keys: Vec<BrokenReport>,
     /// What a person should know and nothing else says, such as a column of the replica's that did not survive.
     #[serde(default)]
     pub notes: Vec<String>,
     /// The node's counters; empty where no process runs.
     #[serde(default)]
     pub metrics: BTreeMap<String, u64>,
+}
+
+/// Rows with broken foreign keys that are named; `twinlite conflicts list` has all.
+pub const BROKEN_SHOWN_MAX: usize = 50;
+
+/// A row that breaks a foreign key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokenReport {
+    /// Its table.
+    pub table: String,
+    /// Its key, as text.
+    pub key: String,
+    /// The table that it refers to.
+    pub refers_to: String,
 }
 
 /// Who a node is.

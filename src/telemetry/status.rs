@@ -18,7 +18,8 @@ use tokio::sync::watch;
 use super::Metrics;
 use super::copying::{Copied, Copying};
 use super::report::{
-    Direction, FORMAT, LinkReport, LinkState, LogReport, NodeReport, StatusReport, TableReport, TableState,
+    BROKEN_SHOWN_MAX, BrokenReport, Direction, FORMAT, LinkReport, LinkState, LogReport, NodeReport, StatusReport,
+    TableReport, TableState,
 };
 use crate::model::{Clock, NodeId, Position, Trouble};
 
@@ -58,6 +59,7 @@ struct Facts {
     skipped: Vec<TableReport>,
     log: Option<LogReport>,
     conflicts: u64,
+    foreign_keys: Vec<BrokenReport>,
     notes: Vec<String>,
 }
 
@@ -103,6 +105,7 @@ impl Board {
             skipped: Vec::new(),
             log: None,
             conflicts: 0,
+            foreign_keys: Vec::new(),
             notes: Vec::new(),
         };
         let (changed, _) = watch::channel(0);
@@ -161,6 +164,24 @@ impl Board {
         self.update(|facts| facts.conflicts = conflicts);
     }
 
+    /// The rows that break a foreign key. They replace what was said before.
+    pub fn set_foreign_keys(&self, broken: impl IntoIterator<Item = BrokenReport>) {
+        let broken: Vec<BrokenReport> = broken.into_iter().take(BROKEN_SHOWN_MAX).collect();
+        if self.facts().foreign_keys != broken {
+            self.update(|facts| facts.foreign_keys = broken);
+        }
+    }
+
+    /// So many more conflicts are recorded.
+    pub fn add_conflicts(&self, more: u64) {
+        self.update(|facts| facts.conflicts = facts.conflicts.saturating_add(more));
+    }
+
+    /// So many conflicts were settled.
+    pub fn settle_conflicts(&self, settled: u64) {
+        self.update(|facts| facts.conflicts = facts.conflicts.saturating_sub(settled));
+    }
+
     /// Something that a person should know. The newest 50 are kept, each once.
     pub fn note(&self, note: impl Into<String>) {
         let note = note.into();
@@ -196,6 +217,7 @@ impl Board {
             tables: facts.tables(),
             log: facts.log,
             conflicts: facts.conflicts,
+            foreign_keys: facts.foreign_keys.clone(),
             notes: facts.notes.clone(),
             metrics,
         }

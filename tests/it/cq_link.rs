@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::support::cq::{Serve, init, insert, migrate, rows, table, write};
-use crate::support::process::{Process, free_port, status};
+use crate::support::plugin::{Fake, Script};
+use crate::support::process::{Process, expect_code, expect_failure, free_port, status};
 use crate::support::wait::until;
 use crate::support::{Place, open, open_reader};
 
@@ -198,5 +199,220 @@ async fn what_a_source_writes_into_a_node_goes_on_to_its_links() {
     write(&mut client, vec![migrate(&table("t")), insert(&rows("t", &[1, 2, 3]))]).await.unwrap();
     tokio::task::block_in_place(|| lake.until_equal(&[("t", "id name")]));
     assert_eq!(dump(&lake.place.replica(), "t", "id").unwrap(), ["1", "2", "3"]);
+    node.stop();
+}
+
+/// Killed between any two of its commits, with the window's messages half taken.
+#[test]
+fn a_destination_that_is_killed_in_a_window_is_sent_it_again() {
+    // Batches of one row: a window of a few rows is a few transactions there, and a kill falls between them.
+    let lake = Lake::new(SHAPES);
+    lake.run("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) INSERT INTO bare SELECT 'row ' || i FROM n");
+    let destination = lake.serve();
+    let config = lake.config("", "");
+    let spec = format!("spec: {{ connection_string: {}, ", lake.place.replica().display());
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace(spec.trim_end_matches(", "), &format!("{spec}batch_size: 1"));
+    std::fs::write(&config, text.replace("snapshot_rows: 2", "snapshot_rows: 5000")).unwrap();
+    let node = Process::run(&config, &[]);
+    let held = || dump(&lake.place.replica(), "bare", "v").map_or(0, |rows| rows.len());
+    until("the copy to begin", || if held() > 10 { Ok(()) } else { Err(format!("{} rows", held())) });
+    drop(destination);
+    let before = held();
+    let destination = lake.serve();
+    until("the copy to go on", || if held() > before + 10 { Ok(()) } else { Err(format!("{} rows", held())) });
+    lake.run("UPDATE bare SET v = v || '!'");
+    drop(destination);
+    lake.run(CHANGES);
+    let _destination = lake.serve();
+    lake.until_equal(&TABLES);
+    node.stop();
+}
+
+/// A plugin of before WriteStream: one Write a window, and its end is what says that it is committed.
+#[test]
+fn a_plugin_that_cannot_flush_gets_a_write_for_each_window() {
+    let place = Place::new();
+    let app = open(&place.source());
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+        .unwrap();
+    let plugin = Fake::start(Script::new());
+    let path = node_of(&place, &plugin.address, "migrate_mode: forced");
+    let node = Process::run(&path, &[]);
+    plugin.until("the copy", |_| {
+        let said = plugin.said();
+        (said.contains(&"insert t 2".to_owned()) && said.last()? == "end").then_some(())
+    });
+    let copied = plugin.said().len();
+    app.execute_batch("BEGIN; DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (3, 'c'); COMMIT").unwrap();
+    plugin.until("the changes", |_| (plugin.said().len() >= copied + 3).then_some(()));
+    assert_eq!(plugin.said()[copied..], ["delete t", "insert t 1", "end"]);
+    node.stop();
+    // Killed before the position is noted, it says again what it said, in a Write of its own.
+    let mut node = Process::run(&path, &[("TWINLITE_FAILPOINT", "sender_before_ack=1")]);
+    app.execute_batch("DELETE FROM t WHERE id = 2").unwrap();
+    node.wait();
+    let before = plugin.said().len();
+    let node = Process::run(&path, &[]);
+    plugin.until("the deletion again", |_| plugin.said()[before..].contains(&"delete t".to_owned()).then_some(()));
+    node.stop();
+}
+
+/// What a plugin could not commit is an error with its words, and the window is said again.
+#[test]
+fn a_flush_that_failed_halts_the_link_and_loses_nothing() {
+    let place = Place::new();
+    let app = open(&place.source());
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)").unwrap();
+    let flush_fails = Some((1, "disk full".to_owned(), vec!["t".to_owned()]));
+    let plugin = Fake::start(Script { supports_flush: true, flush_fails, ..Script::new() });
+    let node = Process::run(&node_of(&place, &plugin.address, ""), &[]);
+    let error = until("the link to halt", || {
+        let link = status(&place.source())["links"][0].clone();
+        if link["state"] == "halted" { Ok(link["last_error"].clone()) } else { Err(link.to_string()) }
+    });
+    assert!(error["message"].as_str().unwrap().contains("not committed: disk full (tables t)"), "{error}");
+    plugin.until("another try", |_| {
+        let said = plugin.said();
+        (said.iter().filter(|call| call.starts_with("init")).count() > 1
+            && said.iter().filter(|call| *call == "flush 1").count() > 1)
+            .then_some(())
+    });
+    node.stop();
+}
+
+/// A destination that takes nothing does not keep a node from ending.
+#[test]
+fn a_destination_that_hangs_does_not_hang_the_node() {
+    let place = Place::new();
+    open(&place.source()).execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)").unwrap();
+    let gate = Some(std::sync::Arc::default());
+    for supports_flush in [false, true] {
+        let plugin = Fake::start(Script { gate: gate.clone(), supports_flush, ..Script::new() });
+        let mut node = Process::run(&node_of(&place, &plugin.address, ""), &[]);
+        until("the link to connect", || {
+            let link = status(&place.source())["links"][0].clone();
+            if link["connected"] == true { Ok(()) } else { Err(link.to_string()) }
+        });
+        node.signal(rustix::process::Signal::TERM);
+        node.wait();
+    }
+}
+
+fn node_of(place: &Place, address: &str, link: &str) -> PathBuf {
+    let path = place.file("node.yaml");
+    let text = format!(
+        "name: node\ngrace: 1s\nspec: {{ connection_string: {} }}\nlinks:\n  - name: lake\n    cloudquery: '{address}'\n    {link}\n",
+        place.source().display(),
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A forced migration makes a table anew, so what it held has to be sent again: of a table whose rows are there already
+/// the link asks for nothing but what keeps them.
+#[test]
+fn a_forced_migration_never_leaves_a_table_short_of_rows() {
+    let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, w TEXT); CREATE TABLE u(id INTEGER PRIMARY KEY);
+               INSERT INTO t VALUES (1, 'a', 'x'), (2, 'b', NULL); INSERT INTO u VALUES (1), (2)";
+    let lake = Lake::new(ddl);
+    // Something else has the name there.
+    open(&lake.place.replica())
+        .execute_batch("CREATE TABLE t(other BLOB NOT NULL); INSERT INTO t VALUES (x'00')")
+        .unwrap();
+    let _destination = lake.serve();
+    let config = lake.config("    migrate_mode: forced\n", "");
+    let node = Process::run(&config, &[]);
+    lake.until_equal(&[("t", "id v w"), ("u", "id")]);
+    // Each of them is a new table there.
+    lake.run("ALTER TABLE t RENAME TO old; CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER NOT NULL, w TEXT); INSERT INTO t SELECT id, id, w FROM old; DROP TABLE old");
+    lake.until_equal(&[("t", "id v w")]);
+    lake.run("ALTER TABLE t ADD COLUMN n TEXT NOT NULL DEFAULT 'd'");
+    lake.until_equal(&[("t", "id v w n")]);
+    lake.run("ALTER TABLE t DROP COLUMN w");
+    lake.until_equal(&[("t", "id v n")]);
+    node.stop();
+    // While the node is down somebody changes the table there. Made anew, it would miss every row that does not change.
+    open(&lake.place.replica())
+        .execute_batch("DROP TABLE u; CREATE TABLE u(id TEXT, more TEXT); INSERT INTO u VALUES ('1', 'x'), ('2', 'y')")
+        .unwrap();
+    let node = Process::run(&config, &[]);
+    let error = until("the link to halt", || {
+        let link = status(&lake.place.source())["links"][0].clone();
+        if link["state"] == "halted" { Ok(link["last_error"].clone()) } else { Err(link.to_string()) }
+    });
+    assert!(error["message"].as_str().unwrap().contains("migrate"), "{error}");
+    assert_eq!(dump(&lake.place.replica(), "u", "more").unwrap(), ["'x'", "'y'"], "it is left as it was");
+    expect_code(0, &["resync".as_ref(), "u".as_ref(), "--db".as_ref(), lake.place.source().as_os_str()]);
+    lake.until_equal(&[("u", "id")]);
+    node.stop();
+}
+
+/// A destination that was emptied behind the link's back is filled again by `resync`.
+#[test]
+fn a_resync_makes_up_for_what_the_destination_lost() {
+    let lake = Lake::new(SHAPES);
+    let destination = lake.serve();
+    let config = lake.config("", "");
+    let node = Process::run(&config, &[]);
+    lake.until_equal(&TABLES);
+    node.stop();
+    drop(destination);
+    std::fs::remove_file(lake.place.replica()).unwrap();
+    let _destination = lake.serve();
+    let node = Process::run(&config, &[]);
+    expect_code(0, &["resync".as_ref(), "--db".as_ref(), lake.place.source().as_os_str()]);
+    lake.until_equal(&TABLES);
+    node.stop();
+}
+
+#[test]
+fn a_value_that_does_not_fit_becomes_text_or_null_where_the_link_says_so() {
+    for (policy, wanted) in [("text", "1 5 'AP8='"), ("'null'", "1 5 NULL")] {
+        let lake = Lake::new(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, n INTEGER, s TEXT); INSERT INTO t VALUES (1, 5, x'00ff')",
+        );
+        let _destination = lake.serve();
+        let node = Process::run(&lake.config(&format!("    on_type_mismatch: {policy}\n"), ""), &[]);
+        let is = |wanted: &[&str]| {
+            until("the value as the policy has it", || match dump(&lake.place.replica(), "t", "id n s") {
+                Ok(found) if found == wanted => Ok(()),
+                found => Err(format!("{found:?}")),
+            });
+        };
+        is(&[wanted]);
+        lake.run("INSERT INTO t VALUES (2, 6, x'00ff')");
+        is(&[wanted, &wanted.replace("1 5", "2 6")]);
+        node.stop();
+    }
+}
+
+/// No plugin takes a message above 200 MiB, and a row is not cut.
+#[test]
+fn a_row_that_fits_no_message_is_refused_by_its_table() {
+    let lake = Lake::new("CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB); INSERT INTO t VALUES (1, x'00')");
+    let _destination = lake.serve();
+    let node = Process::run(&lake.config("", ""), &[]);
+    lake.until_equal(&[("t", "id b")]);
+    lake.run("INSERT INTO t VALUES (2, zeroblob(201 << 20))");
+    let error = until("the link to halt", || {
+        let link = status(&lake.place.source())["links"][0].clone();
+        if link["state"] == "halted" { Ok(link["last_error"].clone()) } else { Err(link.to_string()) }
+    });
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("table \"t\": a record of 1 row(s) takes 210"), "{message}");
+    // The source says the same.
+    let spec = lake.place.file("spec.yaml");
+    let text = format!(
+        "kind: source\nspec: {{ name: s, registry: embedded, tables: ['*'], destinations: [d], spec: {{ connection_string: {} }} }}\n---\n\
+         kind: destination\nspec: {{ name: d, registry: embedded, spec: {{ connection_string: {} }} }}\n",
+        lake.place.source().display(),
+        lake.place.file("other.db").display()
+    );
+    std::fs::write(&spec, text).unwrap();
+    let said = expect_failure(1, &["sync".as_ref(), spec.as_os_str()]);
+    assert!(said.contains("larger than a message may be"), "{said}");
+    lake.run("UPDATE t SET b = x'01' WHERE id = 2");
+    lake.until_equal(&[("t", "id b")]);
     node.stop();
 }

@@ -270,3 +270,76 @@ async fn what_a_failed_sync_sent_is_sent_again() {
     pair.sync(everything()).await;
     pair.assert_equal("t", "id v");
 }
+
+/// A sync that began anew and failed had noted that everything was said: what it had not come to was never sent.
+#[tokio::test]
+async fn a_sync_that_begins_anew_and_fails_begins_anew_again() {
+    let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO t VALUES (1, 1), (2, 2)";
+    let mut pair = Pair::new(ddl, json!({ "cdc": true })).await;
+    pair.sync(everything()).await;
+    pair.run(
+        "DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (3, 'no number'); UPDATE __cdc_consumers SET cut_off = 1",
+    );
+    said(&mut pair.from, everything()).await.expect_err("a mismatch");
+    pair.run("UPDATE t SET v = 3 WHERE id = 3");
+    pair.sync(everything()).await;
+    pair.assert_equal("t", "id v");
+}
+
+/// The state was lost, the rows were not: those that are gone here have to go there.
+#[tokio::test]
+async fn a_state_that_was_lost_leaves_no_stale_rows() {
+    let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO t VALUES (1, 1), (2, 2)";
+    for syncs in [1, 2] {
+        let mut pair = Pair::new(ddl, json!({})).await;
+        for _ in 0..syncs {
+            pair.sync(pair.backend()).await;
+        }
+        open(&pair.place.replica()).execute_batch("DELETE FROM state").unwrap();
+        pair.run("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (3, 3)");
+        pair.sync(pair.backend()).await;
+        pair.assert_equal("t", "id v");
+    }
+}
+
+/// Retention removes what a consumer has not read when the log is too large or too old: the entries are gone.
+#[tokio::test]
+async fn a_history_that_is_gone_is_made_up_for_wherever_the_state_is() {
+    for in_backend in [false, true] {
+        let mut pair = Pair::new(SHAPES, json!({ "cdc": !in_backend, "batch_size": 2 })).await;
+        let request = if in_backend { pair.backend() } else { everything() };
+        pair.sync(request.clone()).await;
+        pair.run(CHANGES);
+        pair.run("DELETE FROM __cdc_log WHERE seq < (SELECT max(seq) FROM __cdc_log)");
+        pair.sync(request.clone()).await;
+        for (table, columns) in TABLES {
+            pair.assert_equal(table, columns);
+        }
+        assert_eq!(counted(&pair.sync(request).await), (0, 0), "and only once");
+    }
+}
+
+#[tokio::test]
+async fn a_schema_that_changed_between_two_syncs_is_followed() {
+    let ddl = "CREATE TABLE kept(id INTEGER PRIMARY KEY, a TEXT, b TEXT); CREATE TABLE renamed(id INTEGER PRIMARY KEY);
+               CREATE TABLE anew(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE dropped(id INTEGER PRIMARY KEY);
+               INSERT INTO kept VALUES (1, 'a', 'b'), (2, 'c', 'd'); INSERT INTO renamed VALUES (1), (2);
+               INSERT INTO anew VALUES (1, 'x'), (2, 'y'); INSERT INTO dropped VALUES (1)";
+    for in_backend in [false, true] {
+        let mut pair = Pair::new(ddl, json!({ "cdc": !in_backend })).await;
+        let request = if in_backend { pair.backend() } else { everything() };
+        pair.sync(request.clone()).await;
+        pair.run("DELETE FROM kept WHERE id = 2; ALTER TABLE kept DROP COLUMN b; UPDATE kept SET a = 'z'; DROP TABLE dropped");
+        pair.run("ALTER TABLE renamed RENAME TO moved; DELETE FROM moved WHERE id = 1; CREATE TABLE late(k TEXT PRIMARY KEY); INSERT INTO late VALUES ('l')");
+        pair.run("DROP TABLE anew; CREATE TABLE anew(id INTEGER PRIMARY KEY, v TEXT, w TEXT); INSERT INTO anew VALUES (2, 'n', NULL)");
+        let messages = pair.sync(request.clone()).await;
+        let migrated = messages.iter().filter(|message| matches!(message, Message::MigrateTable(_))).count();
+        assert_eq!(migrated, 4, "each table that is there: {messages:?}");
+        for (table, columns) in [("kept", "id a"), ("moved", "id"), ("late", "k"), ("anew", "id v w")] {
+            pair.assert_equal(table, columns);
+        }
+        let there = open_reader(&pair.place.replica());
+        assert_eq!(dump(&there, "dropped", "id"), ["1"], "nothing says that a table is to go");
+        assert_eq!(counted(&pair.sync(request).await), (0, 0));
+    }
+}

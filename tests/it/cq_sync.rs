@@ -18,11 +18,12 @@ use twinlite::cloudquery::{
 };
 
 use crate::support::{
-    Place, open_reader,
+    Place, open, open_reader,
     plugin::{Call, Fake, Script},
     process::{Process, expect_code, expect_failure},
     sdk::{Served, program, python},
     skipped,
+    wait::until,
 };
 
 fn table(name: &str) -> Table {
@@ -144,6 +145,40 @@ fn every_destination_gets_every_message_in_the_sources_order() {
     wanted.extend(["end", "close"].map(str::to_owned));
     assert_eq!(append.said(), wanted);
     assert_eq!(source.said(), ["init null", "sync *"], "the source is not closed");
+}
+
+#[test]
+fn a_deletion_reaches_the_destination_word_for_word() {
+    use twinlite::cloudquery::proto::plugin::{Predicate, PredicatesGroup, TableRelation, predicate};
+    let place = Place::new();
+    let a = table("a");
+    let predicate = |column: &str, record: Vec<u8>| Predicate {
+        operator: predicate::Operator::Eq.into(),
+        column: column.to_owned(),
+        record: record.into(),
+    };
+    let group = |grouping: predicates_group::GroupingType, predicates| PredicatesGroup {
+        grouping_type: grouping.into(),
+        predicates,
+    };
+    let (and, or) = (predicates_group::GroupingType::And, predicates_group::GroupingType::Or);
+    let where_clause = vec![
+        group(and, vec![predicate("id", vec![1, 2]), predicate("x", vec![])]),
+        group(or, vec![predicate("y", vec![9])]),
+    ];
+    let table_relations = vec![TableRelation { table_name: "b".to_owned(), parent_table: "a".to_owned() }];
+    let delete =
+        sync::MessageDeleteRecord { table_name: "a".to_owned(), where_clause: where_clause.clone(), table_relations };
+    let source = Fake::start(Script::source(vec![migrate(&a), Message::DeleteRecord(delete.clone())]));
+    let destination = Fake::start(Script::new());
+    synced(&spec(&place, (&source, ""), &[(&destination, "")]));
+    let calls = destination.calls();
+    let sent = calls.iter().find_map(|call| match call {
+        Call::Write(Some(write::request::Message::DeleteRecord(sent))) => Some(sent),
+        _ => None,
+    });
+    let sent = sent.expect("a deletion");
+    assert_eq!((&sent.where_clause, &sent.table_relations), (&where_clause, &delete.table_relations));
 }
 
 #[test]
@@ -605,4 +640,291 @@ fn twinlite_as_a_program_is_a_local_destination_like_any_other() {
     );
     says(&synced(&written(&place, &text)), &["Resources: 3, Errors: 0, Warnings: 0"]);
     assert_eq!(count(&database, "SELECT sum(id) FROM a"), 6);
+}
+
+/// Twinlite's source into Twinlite, both in the process of `sync`. `own` is of the source's own spec, `keys` are more keys of
+/// the source, `mode` of the destination.
+fn embedded(place: &Place, own: &str, keys: &str, mode: &str) -> std::path::PathBuf {
+    let (app, copy) = (place.source(), place.replica());
+    let text = format!(
+        "kind: source\nspec:\n  name: app\n  registry: embedded\n  tables: ['*']\n  destinations: [copy]\n{keys}\
+         \x20 spec: {{ connection_string: '{}'{own} }}\n---\nkind: destination\nspec:\n  name: copy\n  registry: embedded\n{mode}\
+         \x20 spec: {{ connection_string: '{}' }}\n",
+        app.display(),
+        copy.display()
+    );
+    written(place, &text)
+}
+
+fn ids(database: &Path) -> String {
+    let sql = "SELECT coalesce(group_concat(id, ' ' ORDER BY id), '') FROM t";
+    open_reader(database).query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// The default write mode deletes what a sync did not send, and a sync of changes does not send what did not change: the
+/// second one emptied the destination.
+#[test]
+fn rows_that_did_not_change_are_never_stale() {
+    let state = "  backend_options: { table_name: progress, connection: '@@plugins.copy.connection' }\n";
+    let (cdc, everything) = ((", cdc: true", ""), ("", ""));
+    for modes in [[everything, cdc, cdc], [everything, ("", state), ("", state)], [cdc, (", cdc: true", state), cdc]] {
+        let place = Place::new();
+        let app = open(&place.source());
+        app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)").unwrap();
+        let changes = [("", "1 2 3"), ("INSERT INTO t VALUES (4)", "1 2 3 4"), ("DELETE FROM t WHERE id = 2", "1 3 4")];
+        for ((own, keys), (sql, wanted)) in modes.into_iter().zip(changes).chain([(modes[2], ("", "1 3 4"))]) {
+            app.execute_batch(sql).unwrap();
+            synced(&embedded(&place, own, keys, ""));
+            assert_eq!(ids(&place.replica()), wanted, "{modes:?} after {sql:?}");
+        }
+    }
+}
+
+/// What a source is to go on from must not be kept before everything up to there is committed: a destination that fails
+/// at its end would never be sent what it has lost.
+#[test]
+fn a_state_is_kept_only_when_every_destination_has_committed() {
+    let place = Place::new();
+    let app = open(&place.source());
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)").unwrap();
+    let (bad, good) = (
+        Fake::start(Script { write_fails: Some(Status::internal("disk full")), ..Script::new() }),
+        Fake::start(Script::new()),
+    );
+    let spec = |destination: &Fake| {
+        let text = format!(
+            "kind: source\nspec:\n  name: app\n  registry: embedded\n  tables: ['*']\n  destinations: [d]\n\
+             \x20 backend_options: {{ table_name: progress, connection: '@@plugins.state.connection' }}\n\
+             \x20 spec: {{ connection_string: '{}' }}\n---\nkind: destination\nspec:\n  name: d\n  registry: grpc\n  path: '{}'\n---\n\
+             kind: destination\nspec:\n  name: state\n  registry: embedded\n  spec: {{ connection_string: '{}' }}\n",
+            place.source().display(),
+            destination.address,
+            place.file("state.db").display()
+        );
+        written(&place, &text)
+    };
+    synced(&spec(&good));
+    app.execute_batch("UPDATE t SET id = 7 WHERE id = 3").unwrap();
+    says(&failed(&spec(&bad)), &["disk full"]);
+    synced(&spec(&good));
+    let said = good.said();
+    let again = said.iter().rposition(|call| call.starts_with("init")).unwrap();
+    assert_eq!(said[again..], ["init null", "migrate t pk=id", "delete t", "insert t 1", "end", "close"]);
+    synced(&spec(&good));
+    assert_eq!(good.said()[said.len()..], ["init null", "migrate t pk=id", "end", "close"], "nothing since");
+}
+
+/// Checkpoints of a foreign source: the last one of each key is what stays, in the table that the specification names.
+#[test]
+fn checkpoints_become_the_rows_of_the_state_table() {
+    let place = Place::new();
+    let a = table("a");
+    let state = |rows: &[(&str, &str)]| {
+        let columns =
+            vec![Column::new("key", DataType::Utf8).with_primary_key(true), Column::new("value", DataType::Utf8)];
+        let schema = Arc::new(Table::new("elsewhere", columns).to_schema());
+        let keys = StringArray::from_iter_values(rows.iter().map(|(key, _)| key));
+        let values = StringArray::from_iter_values(rows.iter().map(|(_, value)| value));
+        let record = RecordBatch::try_new(schema, vec![Arc::new(keys), Arc::new(values)]).unwrap();
+        Message::Checkpoint(sync::MessageCheckpoint { record: ipc::encode_record(&record).unwrap() })
+    };
+    let messages = vec![
+        migrate(&a),
+        insert(&a, 0..3),
+        state(&[("page", "1"), ("other", "x")]),
+        insert(&a, 3..6),
+        state(&[("page", "2")]),
+        state(&[]),
+    ];
+    let database = place.file("a.db");
+    let run = |messages: Vec<Message>, backend: &str| {
+        let source = Fake::start(Script::source(messages));
+        let text = format!(
+            "kind: source\nspec:\n  name: s\n  registry: grpc\n  path: '{}'\n  tables: ['*']\n  destinations: [db]\n{backend}---\n\
+             kind: destination\nspec: {{ name: db, registry: embedded, spec: {{ connection_string: '{}' }} }}\n",
+            source.address,
+            database.display()
+        );
+        (written(&place, &text), source)
+    };
+    let backend = "  backend_options: { table_name: progress, connection: '@@plugins.db.connection' }\n";
+    let (spec, source) = run(messages.clone(), backend);
+    says(&synced(&spec), &["Resources: 6, Errors: 0"]);
+    assert!(matches!(&source.calls()[1], Call::Sync(request) if request.supports_checkpoints));
+    let kept = "SELECT group_concat(key || '=' || value, ' ' ORDER BY key) FROM progress";
+    let kept = || -> String { open_reader(&database).query_row(kept, [], |row| row.get(0)).unwrap() };
+    assert_eq!(kept(), "other=x page=2");
+    // One that comes although nobody asked is told of, and kept nowhere.
+    let (spec, _source) = run(vec![migrate(&a), state(&[("page", "9")])], "");
+    synced(&spec);
+    // A source that fails afterwards did not come to its end, but what it had said is not committed for sure.
+    let mut script = Script::source(vec![migrate(&a), state(&[("page", "9")])]);
+    script.sync.push(Err(Status::unknown("quota exceeded")));
+    let source = Fake::start(script);
+    let text = fs::read_to_string(run(Vec::new(), backend).0).unwrap();
+    let line = text.lines().find(|line| line.contains("path")).unwrap();
+    says(&failed(&written(&place, &text.replace(line, &format!("  path: '{}'", source.address)))), &["quota exceeded"]);
+    assert_eq!(kept(), "other=x page=2");
+}
+
+/// A program that starts another one, as scripts do: that one ran on when the first one had ended.
+#[test]
+fn what_a_plugin_started_ends_with_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    let pids = place.file("pids");
+    let wrapper = place.file("wrapper.sh");
+    // Its child is in the background: neither a signal to it alone nor its end reaches the child.
+    let script = |ends: &str| {
+        format!(
+            "#!/bin/sh\nsleep 300 >/dev/null 2>&1 &\necho $! >> '{}'\n{ends} '{}' \"$@\"\n",
+            pids.display(),
+            env!("CARGO_BIN_EXE_twinlite")
+        )
+    };
+    let source = Fake::start(Script::source(vec![migrate(&table("a"))]));
+    let hangs = Fake::start(Script { stays_open: true, ..Script::source(vec![migrate(&table("a"))]) });
+    let text = |source: &Fake| {
+        format!(
+            "kind: source\nspec: {{ name: s, registry: grpc, path: '{}', tables: ['*'], destinations: [db] }}\n---\n\
+             kind: destination\nspec: {{ name: db, registry: local, path: '{}', spec: {{ connection_string: '{}' }} }}\n",
+            source.address,
+            wrapper.display(),
+            place.file("a.db").display()
+        )
+    };
+    let gone = |count: usize| {
+        until("what it started to end", || {
+            let pids = fs::read_to_string(&pids).unwrap_or_default();
+            let runs = |pid: &&str| Path::new("/proc").join(pid).join("root").exists();
+            match pids.lines().filter(runs).collect::<Vec<_>>() {
+                left if left.is_empty() && pids.lines().count() == count => Ok(()),
+                left => Err(format!("{left:?} of {pids:?}")),
+            }
+        });
+    };
+    let write = |ends: &str| {
+        fs::write(&wrapper, script(ends)).unwrap();
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    // It ends when it is asked to.
+    write("exec");
+    synced(&written(&place, &text(&source)));
+    gone(1);
+    // It ends by itself at once, in each of three tries.
+    write("exit 3; :");
+    says(&failed(&written(&place, &text(&source))), &["ended at once"]);
+    gone(4);
+    // Nobody asks it: the second Ctrl-C is for the impatient.
+    write("trap '' INT; exec");
+    let path = written(&place, &text(&hangs));
+    let mut process = Process::start("sync", &["sync".as_ref(), path.as_os_str()], &[]);
+    hangs.until("the sync", |calls| calls.iter().any(|call| matches!(call, Call::Sync(_))).then_some(()));
+    process.signal(Signal::INT);
+    process.signal(Signal::INT);
+    assert_eq!(process.wait().code(), Some(1));
+    gone(5);
+}
+
+/// A message above what the protocol allows is not received, however much memory there is.
+#[test]
+fn a_message_of_more_than_200_mib_is_refused() {
+    let place = Place::new();
+    let a = table("a");
+    let huge = {
+        let batch = rows(&a, 0..1);
+        let name = StringArray::from_iter_values(["x".repeat((200 << 20) + 1)]);
+        let columns = vec![batch.column(0).clone(), batch.column(1).clone(), Arc::new(name) as _];
+        let record = RecordBatch::try_new(batch.schema(), columns).unwrap();
+        Message::Insert(sync::MessageInsert { record: ipc::encode_record(&record).unwrap() })
+    };
+    let source = Fake::start(Script::source(vec![migrate(&a), huge]));
+    let destination = Fake::start(Script::new());
+    let said = failed(&spec(&place, (&source, ""), &[(&destination, "")]));
+    says(&said, &["source \"s\": Sync: ", "OutOfRange", "209715200"]);
+    assert_eq!(destination.records().len(), 0);
+}
+
+/// A part of the tables each, and between them everything once.
+#[test]
+fn shards_sync_everything_between_them() {
+    let place = Place::new();
+    let app = open(&place.source());
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); CREATE TABLE u(id INTEGER PRIMARY KEY); CREATE TABLE v(id INTEGER PRIMARY KEY);
+                       INSERT INTO t VALUES (1), (2); INSERT INTO u VALUES (1); INSERT INTO v VALUES (1), (2), (3)").unwrap();
+    for own in ["", ", cdc: true"] {
+        let spec = embedded(&place, own, "", "");
+        let mut resources = Vec::new();
+        for shard in ["1/2", "2/2"] {
+            let args = ["sync", spec.to_str().unwrap(), "--shard", shard, "-o", "json"];
+            let summary: Value = serde_json::from_str(&expect_code(0, &args)).unwrap();
+            resources.push(summary["syncs"][0]["resources_per_table"].clone());
+        }
+        assert_eq!(resources, [serde_json::json!({"t": 2, "u": 1}), serde_json::json!({"v": 3})], "{own}");
+        let all = "SELECT (SELECT count(*) FROM t) * 100 + (SELECT count(*) FROM u) * 10 + (SELECT count(*) FROM v)";
+        assert_eq!(count(&place.replica(), all), 213);
+    }
+    let named = "SELECT count(*) FROM v WHERE _cq_source_name = 'app_2_2'";
+    synced_shard(&embedded(&place, "", "", ""), "2/2");
+    assert_eq!(count(&place.replica(), named), 3);
+    // More parts than tables: some have nothing to do, and say so without failing.
+    let said = synced_shard(&embedded(&place, "", "", ""), "5/5");
+    says(&said, &["Resources: 0, Errors: 0"]);
+    for wrong in ["0/2", "3/2", "1", "a/b"] {
+        expect_failure(2, &["sync", "spec.yaml", "--shard", wrong]);
+    }
+}
+
+fn synced_shard(spec: &Path, shard: &str) -> String {
+    expect_code(0, &["sync", spec.to_str().unwrap(), "--shard", shard])
+}
+
+/// Told a source's database after a destination's, a plugin would write into the source.
+#[test]
+fn one_plugin_is_not_source_and_destination_at_once() {
+    let place = Place::new();
+    let text = |paths: [&str; 3]| {
+        let mut text = format!(
+            "kind: source\nspec: {{ name: a, registry: grpc, path: '{}', tables: ['*'], destinations: [a, b] }}\n",
+            paths[0]
+        );
+        for (name, path) in ["a", "b"].iter().zip(&paths[1..]) {
+            text += &format!("---\nkind: destination\nspec: {{ name: {name}, registry: grpc, path: '{path}' }}\n");
+        }
+        written(&place, &text)
+    };
+    for (paths, words) in [
+        (
+            ["localhost:1", "127.0.0.1:1", "localhost:2"],
+            "spec.destinations[0]: \"a\" is at 127.0.0.1:1, where source \"a\" is too",
+        ),
+        (["localhost:1", "h:2", "h:2"], "spec.destinations[1]: \"b\" is at h:2, where destination \"a\" is too"),
+        (["unix:///s", "h:2", "unix:/s"], "spec.destinations[1]: \"b\" is at unix:/s, where source \"a\" is too"),
+    ] {
+        let path = text(paths);
+        says(&expect_failure(2, &["sync".as_ref(), path.as_os_str()]), &[words, "another address"]);
+    }
+    let path = text(["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+    says(&failed(&path), &["connect to 127.0.0.1:1"]);
+}
+
+/// With its place in the database alone, a source never hears that a destination failed at its very end. `resync` is the way
+/// back: every row is sent again, and what is gone goes.
+#[test]
+fn a_resync_makes_up_for_a_destination_that_failed_at_its_end() {
+    let place = Place::new();
+    let app = open(&place.source());
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)").unwrap();
+    let bad = Fake::start(Script { write_fails: Some(Status::internal("disk full")), ..Script::new() });
+    let good = embedded(&place, ", cdc: true", "", "");
+    synced(&good);
+    app.execute_batch("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (4)").unwrap();
+    let text = fs::read_to_string(&good).unwrap();
+    let (source, _) = text.split_once("---").unwrap();
+    let text =
+        format!("{source}---\nkind: destination\nspec: {{ name: copy, registry: grpc, path: '{}' }}\n", bad.address);
+    says(&failed(&written(&place, &text)), &["disk full"]);
+    expect_code(0, &["resync".as_ref(), "--db".as_ref(), place.source().as_os_str()]);
+    synced(&embedded(&place, ", cdc: true", "", ""));
+    assert_eq!(ids(&place.replica()), "2 3 4");
 }

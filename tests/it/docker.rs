@@ -1,12 +1,12 @@
 //! The two containers of `docker-compose.yml`: built, brought up, written to, killed, cut off, healed, and taken down.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use crate::support::{
-    open, oracle::assert_equal, process::quiesce_with, random::Random, shop::Writer, skipped, wait::until,
+    open, open_reader, oracle::assert_equal, process::quiesce_with, random::Random, shop::Writer, skipped, wait::until,
 };
 
 const NAME: &str = "the_two_containers_replicate_through_kills_and_cuts";
@@ -15,6 +15,7 @@ const NAME: &str = "the_two_containers_replicate_through_kills_and_cuts";
 struct Project {
     compose: Vec<String>,
     name: String,
+    file: &'static str,
 }
 
 impl Project {
@@ -39,13 +40,18 @@ impl Project {
             return Err("no compose; install docker-compose".to_owned());
         };
         let name = format!("twinlite-it-{}", std::process::id());
-        Ok(Self { compose, name })
+        Ok(Self { compose, name, file: "docker-compose.yml" })
+    }
+
+    /// Another project, with the same program, of two nodes that both write.
+    fn two_way(&self) -> Self {
+        Self { compose: self.compose.clone(), name: format!("{}-both", self.name), file: "docker-compose.two-way.yml" }
     }
 
     fn try_compose(&self, args: &[&str]) -> Output {
         Command::new(&self.compose[0])
             .args(&self.compose[1..])
-            .args(["-p", &self.name])
+            .args(["-p", &self.name, "-f", self.file])
             .args(args)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             // An unoptimised build is the same program, in a third of the time.
@@ -76,8 +82,8 @@ impl Project {
     }
 
     #[track_caller]
-    fn wait_until_healthy(&self) {
-        for service in ["source", "replica"] {
+    fn wait_until_healthy(&self, services: [&str; 2]) {
+        for service in services {
             let container = self.container(service);
             until(&format!("{service} to be healthy"), || {
                 match docker(&["inspect", "-f", "{{.State.Health.Status}}", &container]).as_str() {
@@ -129,7 +135,7 @@ fn the_two_containers_replicate_through_kills_and_cuts() {
         assert_equal(&source, &replica);
     };
     caught_up();
-    project.wait_until_healthy();
+    project.wait_until_healthy(["source", "replica"]);
 
     let conn = open(&source);
     let mut writer = Writer::new(&conn, 21);
@@ -159,11 +165,52 @@ fn the_two_containers_replicate_through_kills_and_cuts() {
     writer.rebuild(&conn);
     writer.write(&conn, Random::new(1).below(50));
     caught_up();
-    project.wait_until_healthy();
+    project.wait_until_healthy(["source", "replica"]);
 
     let status =
         project.compose(&["exec", "-T", "replica", "twinlite", "status", "--config", "/etc/twinlite/node.yaml"]);
     assert!(status.contains("live"), "{status}");
     let user = project.compose(&["exec", "-T", "replica", "id", "-u"]);
     assert_eq!(user, "10001");
+    both_write(&project.two_way());
+}
+
+/// The same image with the other file: each side writes, is killed, and has in the end what the other has.
+fn both_write(project: &Project) {
+    project.compose(&["run", "--rm", "--no-deps", "node-a", "sample", "/data/app.db", "--size", "1MB"]);
+    project.compose(&["up", "-d"]);
+    let [a, b] = ["a-data", "b-data"].map(|volume| project.volume(volume).join("app.db"));
+    let equal = || {
+        until("both to be equal", || {
+            quiesce_with(&a, &b, &mut || {});
+            quiesce_with(&b, &a, &mut || {});
+            let (at_a, at_b) = (content(&a), content(&b));
+            if at_a == at_b { Ok(()) } else { Err(format!("{} and {} bytes of rows", at_a.len(), at_b.len())) }
+        });
+    };
+    equal();
+    for (number, (file, service)) in [(&a, "node-a"), (&b, "node-b")].into_iter().enumerate() {
+        let conn = open(file);
+        let insert = format!(
+            "INSERT INTO customers(id, email, name, joined_at) VALUES ({0}, 'both{0}', 'x', 0)",
+            9_000_000 + number
+        );
+        conn.execute_batch(&insert).unwrap();
+        docker(&["kill", "--signal", "KILL", &project.container(service)]);
+        conn.execute_batch("UPDATE customers SET name = 'changed' WHERE id < 10").unwrap();
+        docker(&["start", &project.container(service)]);
+        equal();
+    }
+    project.wait_until_healthy(["node-a", "node-b"]);
+}
+
+/// What the shop's tables hold, by name. Triggers do not travel between two that both write, so the schemas differ.
+fn content(file: &Path) -> String {
+    let conn = open_reader(file);
+    let row = "SELECT group_concat(id || email || name, ';') FROM (SELECT * FROM customers ORDER BY id)";
+    let customers: Option<String> = conn.query_row(row, [], |row| row.get(0)).unwrap_or_default();
+    let counts = ["products", "orders", "lines", "visits"].map(|table| {
+        conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0)).unwrap_or(-1)
+    });
+    format!("{customers:?} {counts:?}")
 }

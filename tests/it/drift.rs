@@ -368,7 +368,8 @@ fn twinlite_ddl_copies_nothing() {
     write(&conn, 1);
     quiesce(&place.source(), &place.replica());
     assert_equal(&place.source(), &place.replica());
-    let markers: i64 = conn.query_row("SELECT count(*) FROM __cdc_log WHERE op IN (6, 7)", [], |row| row.get(0)).unwrap();
+    let markers: i64 =
+        conn.query_row("SELECT count(*) FROM __cdc_log WHERE op IN (6, 7)", [], |row| row.get(0)).unwrap();
     assert_eq!(markers, 0, "a table is copied again, though nothing slipped");
     process.assert_running();
     process.stop();

@@ -11,8 +11,10 @@
 mod bad_input;
 mod bad_peer;
 mod both_schema;
+mod both_ways;
 mod cloudquery_values;
 mod commands;
+mod conflicts;
 mod cq_checklist;
 mod cq_client;
 mod cq_destination;
@@ -29,6 +31,7 @@ mod cq_sync;
 mod crash;
 mod docker;
 mod docs;
+mod doctor;
 mod drift;
 mod link_faults;
 mod old_sqlite;

@@ -30,9 +30,10 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("link", &[TOOLS]),
     ("apply", &[TOOLS]),
     ("admin", &[TOOLS]),
+    ("doctor", &[TOOLS, &["capture", "admin"]]),
     ("replicate", &[TOOLS, STAGES]),
     ("node", &[TOOLS, STAGES, &["replicate"]]),
-    ("cli", &[TOOLS, STAGES, &["replicate", "node"]]),
+    ("cli", &[TOOLS, STAGES, &["doctor", "replicate", "node"]]),
     ("main", &[&["cli"]]),
 ];
 

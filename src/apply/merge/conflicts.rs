@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::super::Error;
+use super::super::{Error, Recorded};
 use crate::model::{Key, NodeId, Value, Version};
 
 /// Why something lost.
@@ -54,7 +54,7 @@ pub(super) struct Book {
     pub(super) peer: NodeId,
     pub(super) now_ms: i64,
     /// How many were written.
-    pub(super) written: u64,
+    pub(super) written: Recorded,
 }
 
 impl Book {
@@ -89,7 +89,7 @@ impl Book {
             loser,
             columns,
         ))?;
-        self.written += 1;
+        self.written.one(conflict.table);
         Ok(())
     }
 }

@@ -4,11 +4,11 @@
 //! transaction that fails takes back with everything else. It covers what is not pruned; it is made anew in a session
 //! whose schema moved, and otherwise only what the log has gained is absorbed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::super::Error;
+use super::super::{Error, foreign};
 use crate::model::{Collation, Key, NodeId, NormalKey, TableId, Version};
 use crate::sqlite::generations::Generations;
 use crate::sqlite::row_sql::KeyQuery;
@@ -56,6 +56,8 @@ pub(in super::super) struct LogIndex {
     entries_sql: String,
     key_columns: usize,
     schema: i64,
+    /// The tables that refer to others or are referred to, in lower case.
+    related: BTreeSet<String>,
     generations: Generations,
     captured: HashMap<TableId, Captured>,
     oldest: i64,
@@ -81,6 +83,7 @@ impl LogIndex {
             entries_sql,
             key_columns,
             schema: catalog::schema_version(conn)?,
+            related: foreign::related(conn)?,
             generations: Generations::read(conn)?,
             captured: HashMap::new(),
             oldest: 0,
@@ -119,6 +122,11 @@ impl LogIndex {
     /// `ts` of the log's last entry.
     pub(super) fn newest_ts(&self) -> i64 {
         self.newest_ts
+    }
+
+    /// Whether a table has foreign keys, or is referred to by some.
+    pub(super) fn is_related(&self, table: &str) -> bool {
+        !self.related.is_empty() && self.related.contains(&table.to_lowercase())
     }
 
     /// Whether the schema is still the one that this was read at.

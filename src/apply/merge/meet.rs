@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::super::checkpoint::{Copies, Reached, store};
 use super::super::Error;
+use super::super::checkpoint::{Copies, Reached, store};
 use crate::model::{Checkpoint, NodeId};
 use crate::sqlite::store::{self as meta, meta_key};
 

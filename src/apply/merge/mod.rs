@@ -20,6 +20,8 @@
 //! * Whatever loses is in `__cdc_conflicts` by the same transaction.
 
 mod both;
+#[cfg(test)]
+mod clock_tests;
 mod conflicts;
 mod decide;
 mod index;
@@ -32,9 +34,9 @@ mod stage;
 mod table;
 mod versions;
 
-pub use decide::{MergeRules, Policies, Policy};
-pub use meet::{FromPeer, How, Meeting, ToPeer};
 pub(super) use both::{Both, Watch};
+pub use decide::{MergeRules, Policies, Policy};
 pub(super) use index::LogIndex;
+pub use meet::{FromPeer, How, Meeting, ToPeer};
 pub(super) use meet::{end_seed, is_union, keep, knew_our_table, take_due, take_won};
 pub(super) use session::Merge;

@@ -78,7 +78,8 @@ impl Merge<'_> {
         self.conn.execute_batch("RELEASE __cdc_placing")?;
         let Placed::Removed(removed) = placed else {
             for row in &change.rows {
-                let loser = Conflict { loser: Loser::Incoming, ..self.conflict(shared, change, Why::UniqueValue, None) };
+                let loser =
+                    Conflict { loser: Loser::Incoming, ..self.conflict(shared, change, Why::UniqueValue, None) };
                 self.book.record(self.conn, &loser, (&shared.wire_columns, Some(row)))?;
             }
             return Ok(false);
@@ -201,12 +202,7 @@ impl Merge<'_> {
     }
 
     /// Whose rows are in the way of a row.
-    fn displaced_by(
-        &mut self,
-        shared: &Shared,
-        filled: &Filled,
-        key: &Key,
-    ) -> Result<Vec<Key>, Error> {
+    fn displaced_by(&mut self, shared: &Shared, filled: &Filled, key: &Key) -> Result<Vec<Key>, Error> {
         self.note_displaced(shared)?;
         self.conn.execute_batch("SAVEPOINT __cdc_looking; PRAGMA recursive_triggers = ON")?;
         let replaced = shared.replace(self.conn, filled, key);

@@ -68,7 +68,9 @@ impl Merge<'_> {
     /// Whether a range can be written as it is: nothing is here, nothing was, and nothing of it is to be logged.
     fn is_untouched(&self, shared: &Shared, target: &Target, range: &Range) -> Result<bool, Error> {
         let logs = self.rules.forwards || self.blind || self.copying_back;
-        let (Some(table), false) = (shared.captured, logs || shared.has_unique || !shared.is_alike) else { return Ok(false) };
+        let (Some(table), false) = (shared.captured, logs || shared.has_unique || !shared.is_alike) else {
+            return Ok(false);
+        };
         if self.index.has_any(self.conn, table)? {
             return Ok(false);
         }

@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use rusqlite::Connection;
 
-use super::super::Error;
 use super::super::error::shown;
 use super::super::rows::{LEADING_COLUMNS, Written};
 use super::super::statement::Target;
+use super::super::{Error, Recorded, foreign};
 use super::conflicts::{Book, Conflict, Loser, Why};
 use super::decide::{MergeRules, Policy, is_concurrent, judge};
 use super::index::{Entry, LogIndex};
@@ -87,7 +87,7 @@ impl<'a> Merge<'a> {
             conn,
             ledger: Ledger::open(conn, us, now_ms, index)?,
             index,
-            book: Book { peer, now_ms, written: 0 },
+            book: Book { peer, now_ms, written: Recorded::default() },
             rules,
             peer,
             peer_name: peer_name.to_owned(),
@@ -109,9 +109,11 @@ impl<'a> Merge<'a> {
     ///
     /// # Errors
     /// Those of placing, or SQLite's.
-    pub(in super::super) fn finish(mut self) -> Result<(Written, u64, u64), Error> {
+    pub(in super::super) fn finish(mut self) -> Result<(Written, Recorded, u64), Error> {
         self.place_all()?;
         self.ledger.store(self.conn)?;
+        let touched = self.tables.values().filter(|table| self.index.is_related(&table.name));
+        foreign::mark_due(self.conn, touched.map(|table| table.name.to_lowercase()).collect())?;
         Ok((self.written, self.book.written, self.ledger.appended))
     }
 

@@ -127,7 +127,6 @@ impl Entries {
     fn is_full(&self, keys_max: usize) -> bool {
         self.keys >= keys_max.max(1) || self.key_bytes >= KEY_BYTES_MAX
     }
-
 }
 
 fn add_marker(markers: &mut Vec<TableId>, generation: TableId, captured: &Captured, request: &ReadRequest) {

@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::capture::source::TwoWay;
 use crate::capture::fixture::{Fixture, integers};
+use crate::capture::source::TwoWay;
 use crate::capture::source::{ChangeSource, Error, ReadOutcome};
 use crate::codec;
 use crate::model::{NodeId, ObjectKind, RowsOp, SchemaKinds, Selection, TableDef, TableId, Value, WindowItem};

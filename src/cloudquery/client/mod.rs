@@ -5,9 +5,9 @@
 //! Promises:
 //! * every call of one answer has a deadline; streams have none, for a sync takes as long as it takes;
 //! * nothing larger than [`super::MESSAGE_BYTES_MAX`] is received or sent, and what waits to be sent is bounded by
-//!   [`WRITE_QUEUE_MESSAGES`];
+//!   [`WRITE_QUEUE_MESSAGES`] and in bytes;
 //! * an error says which plugin, which call and why, and where it can, what to do about it;
-//! * a program that was started is stopped again, and its socket removed, also where this is dropped.
+//! * a program that was started is stopped again, and its socket removed, with what it started, also where this is dropped.
 
 mod connect;
 mod error;

@@ -43,11 +43,13 @@ pub struct LocalOptions {
     pub log_level: String,
 }
 
-/// A plugin that runs because we started it. Dropped, it is killed.
+/// A plugin that runs because we started it. Dropped, it is killed, with whatever it started.
 #[derive(Debug)]
 pub struct LocalPlugin {
     plugin: String,
     child: Child,
+    /// The process group that the program leads.
+    group: Option<Pid>,
     socket: Socket,
     logs: JoinHandle<()>,
     tally: Arc<LogTally>,
@@ -84,7 +86,10 @@ impl LocalPlugin {
             let serving = timeout(START_TIMEOUT, local.serving()).await;
             match serving {
                 Ok(Ok(client)) => return Ok((local, client)),
-                Ok(Err(Early::Ended(status))) => last = format!("it ended at once ({status})"),
+                Ok(Err(Early::Ended(status))) => {
+                    last = format!("it ended at once ({status})");
+                    local.kill().await;
+                }
                 Ok(Err(Early::Refused(error))) => {
                     local.stop().await;
                     return Err(error);
@@ -127,7 +132,8 @@ impl LocalPlugin {
         let stdout = child.stdout.take().expect("stdout was piped");
         let tally = Arc::<LogTally>::default();
         let logs = tokio::spawn(follow(options.plugin.clone(), BufReader::new(stdout), Arc::clone(&tally)));
-        Ok(Self { plugin: options.plugin.clone(), child, socket, logs, tally })
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Ok(Self { plugin: options.plugin.clone(), child, group, socket, logs, tally })
     }
 
     /// Waits until it serves.
@@ -191,18 +197,31 @@ impl LocalPlugin {
 
     /// Kills it with whatever it started, and hears its last lines.
     async fn kill(&mut self) {
-        if let Some(pid) = self.pid() {
-            let _ = kill_process_group(pid, Signal::KILL);
-            let _ = self.child.wait().await;
-        }
+        self.kill_group();
+        let _ = self.child.wait().await;
         if timeout(LAST_LINES_TIMEOUT, &mut self.logs).await.is_err() {
             self.logs.abort();
+        }
+    }
+
+    /// Kills what is left of its group, once. The number is nobody else's: as long as one of the group lives, no new process
+    /// gets it, and this comes directly after the program's own end.
+    fn kill_group(&mut self) {
+        if let Some(group) = self.group.take() {
+            // Mostly nobody is left.
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 
     /// Its process, while it is known to be there: later the number may be somebody else's.
     fn pid(&self) -> Option<Pid> {
         self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+    }
+}
+
+impl Drop for LocalPlugin {
+    fn drop(&mut self) {
+        self.kill_group();
     }
 }
 

@@ -1,7 +1,7 @@
 //! One stream of writes to a destination.
 //!
 //! ```text
-//!   send ──▶ queue (WRITE_QUEUE_MESSAGES) ──▶ gRPC ──▶ plugin ──▶ flushes, then how it ended
+//!   send ──▶ queue (WRITE_QUEUE_MESSAGES, WRITE_QUEUE_BYTES) ──▶ gRPC ──▶ plugin ──▶ flushes, then how it ended
 //! ```
 //!
 //! A plugin that is slow holds up [`WriteSession::send`]; one that ends early makes it, and everything after it, fail with
@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
@@ -27,6 +28,10 @@ use crate::cloudquery::proto::plugin::write::{self, request::Message};
 /// Messages that wait to be sent: enough that the plugin need not wait for us, few because each may be large.
 pub const WRITE_QUEUE_MESSAGES: usize = 4;
 
+/// What those messages may have in bytes together, unless one alone has more: four of the greatest size would be most of a
+/// gigabyte, for each destination.
+const WRITE_QUEUE_BYTES: usize = 32 << 20;
+
 /// How long a destination may take to commit what it was sent: it may have a lot left to do.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(3_600);
 
@@ -37,7 +42,8 @@ const FLUSH_ANSWERS: usize = 4;
 #[derive(Debug)]
 pub struct WriteSession {
     plugin: PluginClient,
-    queue: Option<mpsc::Sender<write::Request>>,
+    queue: Option<mpsc::Sender<Queued>>,
+    room: Arc<Semaphore>,
     driver: Driver,
     ended: CancellationToken,
     end: Arc<End>,
@@ -54,7 +60,17 @@ impl WriteSession {
             let _ends = ends;
             client.write(waiting).await.map(drop)
         });
-        Self { plugin, queue: Some(queue), driver, ended, end, answers: None, last_flush: 0, last_table: None }
+        Self {
+            plugin,
+            queue: Some(queue),
+            room: room(),
+            driver,
+            ended,
+            end,
+            answers: None,
+            last_flush: 0,
+            last_table: None,
+        }
     }
 
     pub(super) fn write_stream(plugin: PluginClient, mut client: Client<Channel>) -> Self {
@@ -71,7 +87,7 @@ impl WriteSession {
             Ok(())
         });
         let answers = Some(answers);
-        Self { plugin, queue: Some(queue), driver, ended, end, answers, last_flush: 0, last_table: None }
+        Self { plugin, queue: Some(queue), room: room(), driver, ended, end, answers, last_flush: 0, last_table: None }
     }
 
     /// Cancelled when the stream has ended, by us or by the plugin. Then [`WriteSession::failure`] says why.
@@ -89,7 +105,7 @@ impl WriteSession {
         let sent = tokio::select! {
             biased;
             () = self.ended.cancelled() => false,
-            sent = queue.send(request) => sent.is_ok(),
+            sent = enqueue(queue, &self.room, request) => sent,
         };
         if !sent {
             return Err(self.failure().await);
@@ -209,7 +225,24 @@ struct End {
     taken: AtomicBool,
 }
 
-fn queue() -> (mpsc::Sender<write::Request>, Waiting, Arc<End>) {
+/// A message, and the room that it takes up while it waits.
+#[derive(Debug)]
+struct Queued {
+    request: write::Request,
+    _room: OwnedSemaphorePermit,
+}
+
+fn room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(WRITE_QUEUE_BYTES))
+}
+
+async fn enqueue(queue: &mpsc::Sender<Queued>, room: &Arc<Semaphore>, request: write::Request) -> bool {
+    let bytes = u32::try_from(request.encoded_len().min(WRITE_QUEUE_BYTES)).expect("the queue's bytes fit");
+    let room = Arc::clone(room).acquire_many_owned(bytes).await.expect("nobody closes it");
+    queue.send(Queued { request, _room: room }).await.is_ok()
+}
+
+fn queue() -> (mpsc::Sender<Queued>, Waiting, Arc<End>) {
     let (queue, waiting) = mpsc::channel(WRITE_QUEUE_MESSAGES);
     let end = Arc::<End>::default();
     (queue, Waiting { waiting, end: Arc::clone(&end) }, end)
@@ -217,7 +250,7 @@ fn queue() -> (mpsc::Sender<write::Request>, Waiting, Arc<End>) {
 
 /// The other end of the queue.
 struct Waiting {
-    waiting: mpsc::Receiver<write::Request>,
+    waiting: mpsc::Receiver<Queued>,
     end: Arc<End>,
 }
 
@@ -226,7 +259,7 @@ impl Stream for Waiting {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<write::Request>> {
         match ready!(self.waiting.poll_recv(context)) {
-            Some(request) => Poll::Ready(Some(request)),
+            Some(queued) => Poll::Ready(Some(queued.request)),
             None if self.end.meant.load(Ordering::Acquire) => {
                 self.end.taken.store(true, Ordering::Release);
                 Poll::Ready(None)
@@ -254,7 +287,7 @@ mod tests {
     async fn only_a_session_that_is_finished_ends_its_stream() {
         for (meant, wanted) in [(false, None), (true, Some(None))] {
             let (sender, mut waiting, end) = queue();
-            sender.send(write::Request { message: None }).await.expect("there is room");
+            assert!(enqueue(&sender, &room(), write::Request { message: None }).await);
             assert!(waiting.next().await.is_some());
             end.meant.store(meant, Ordering::Release);
             drop(sender);
@@ -262,6 +295,24 @@ mod tests {
             assert_eq!(end.taken.load(Ordering::Acquire), meant);
         }
     }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_in_bytes_and_one_message_always_fits() {
+        let (sender, mut waiting, _end) = queue();
+        let room = room();
+        let of = |bytes: usize| {
+            let record = vec![7; bytes].into();
+            write::Request { message: Some(Message::Insert(write::MessageInsert { record })) }
+        };
+        assert_eq!(enqueue(&sender, &room, of(2 * WRITE_QUEUE_BYTES)).now_or_never(), Some(true), "however large");
+        assert_eq!(enqueue(&sender, &room, of(1)).now_or_never(), None, "not beside it");
+        assert!(waiting.next().await.is_some());
+        for _ in 0..2 {
+            assert_eq!(enqueue(&sender, &room, of(WRITE_QUEUE_BYTES / 3)).now_or_never(), Some(true));
+        }
+        assert_eq!(enqueue(&sender, &room, of(WRITE_QUEUE_BYTES / 2)).now_or_never(), None);
+    }
+
     #[tokio::test]
     async fn how_it_ended_is_known_to_everyone_who_asks() {
         let (end, ended) = tokio::sync::oneshot::channel();

@@ -99,6 +99,15 @@ pub enum Error {
         #[source]
         source: Box<cloudquery::Error>,
     },
+    /// What a source says of where to go on next time cannot be kept.
+    #[error("source {source_name:?}: read its checkpoint")]
+    Checkpoint {
+        /// The source.
+        source_name: String,
+        /// Why.
+        #[source]
+        source: Box<cloudquery::Error>,
+    },
     /// A row is too large for one message.
     #[error("table {table:?}: one row takes {bytes} bytes, and no plugin takes a message of more than {max}")]
     RowTooLarge {
@@ -139,6 +148,7 @@ impl Error {
             | Self::Embedded { .. }
             | Self::NotProvided { .. }
             | Self::Rewrite { .. }
+            | Self::Checkpoint { .. }
             | Self::RowTooLarge { .. }
             | Self::SummaryFile { .. }
             | Self::Stopped => Fault::Halt,

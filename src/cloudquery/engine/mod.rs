@@ -10,11 +10,13 @@
 //! Promises:
 //! * a specification's faults are all told at once, and nothing is started before it has none;
 //! * each destination gets a source's messages in the source's order; the slowest one sets the pace;
+//! * where a source goes on next time is kept only when every destination has committed, if it says so by checkpoints;
 //! * the first failure ends the sync and is told with its plugin, its table and its cause;
 //! * plugins that were started here are stopped, however it ends.
 //!
 //! Not promised: a transaction around a sync. What a destination had committed before a failure stays.
 
+mod checkpoints;
 mod embedded;
 mod error;
 mod expand;

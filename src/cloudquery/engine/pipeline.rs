@@ -11,6 +11,7 @@ use futures_util::future::{join_all, select_all, try_join_all};
 use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::checkpoints::Checkpoints;
 use super::outgoing::{Maker, Outgoing, make_all};
 use super::plugins::{Complaints, Plugin, Plugins, connected, connections, spec_bytes};
 use super::stale::Stale;
@@ -19,7 +20,7 @@ use super::{
     DestinationSpec, DestinationSummary, Error, MigrateMode, Options, Rewriter, SourceSpec, SourceSummary, Spec,
     WriteMode, expand, group,
 };
-use crate::cloudquery::client::{self, SyncMessage, SyncStream, WriteSession};
+use crate::cloudquery::client::{self, Address, PluginClient, SyncMessage, SyncStream, WriteSession};
 use crate::cloudquery::proto::plugin::sync::{self, request::Shard as WireShard};
 use crate::cloudquery::proto::plugin::write::{self, request::Message};
 
@@ -47,7 +48,8 @@ struct Target<'a> {
 struct Received {
     stale: Stale,
     summary: SourceSummary,
-    checkpoints: u64,
+    checkpoints: Checkpoints,
+    warned: bool,
 }
 
 /// Syncs it.
@@ -75,7 +77,12 @@ pub(super) async fn sync(job: Job<'_>) -> Result<SourceSummary, Error> {
     summary.warnings = source.warnings;
     send_summaries(job, &mut targets, &summary, sync_time_us).await?;
     job.options.progress.doing(format!("wait until everything of source {name:?} is committed"));
-    let closing = finish(targets).await?;
+    let (closing, committed) = finish(targets).await;
+    let kept = match committed {
+        Ok(()) => job.keep(received.checkpoints).await,
+        failed => failed,
+    };
+    close(&closing, kept).await?;
     summary.destinations = closing.iter().map(Closing::summary).collect();
     if let Some(path) = &job.options.summary_location {
         for closing in &closing {
@@ -152,9 +159,24 @@ impl<'a> Job<'a> {
             backend,
             shard: self.options.shard.map(|shard| WireShard { num: shard.number(), total: shard.total() }),
             with_error_messages: true,
-            // Sources keep their state in the backend themselves.
-            supports_checkpoints: false,
+            // They are rows of the backend's table; without one there is nowhere to keep them.
+            supports_checkpoints: source.backend.is_some(),
         }
+    }
+
+    /// Keeps what the source is to go on from.
+    async fn keep(&self, checkpoints: Checkpoints) -> Result<(), Error> {
+        let Some(backend) = &self.source.backend else { return Ok(()) };
+        let named = expand::connections(&backend.connection).unwrap_or_default();
+        let known = named.first().and_then(|name| self.plugins.destination(name));
+        if let Some(plugin) = known {
+            return Ok(checkpoints.keep(&plugin.client, &backend.table_name).await?);
+        }
+        let plugin = format!("state backend of source {:?}", self.source.plugin.name);
+        let bad = || client::Error::Address { plugin: plugin.clone(), address: backend.connection.clone() };
+        let address = Address::parse(&backend.connection).ok_or_else(bad)?;
+        let client = PluginClient::connect(&plugin, &address).await?;
+        Ok(checkpoints.keep(&client, &backend.table_name).await?)
     }
 
     fn about(
@@ -201,7 +223,7 @@ async fn forward(
 ) -> Result<(), Error> {
     let makers: Vec<Arc<Maker>> = targets.iter().map(|target| Arc::clone(&target.maker)).collect();
     while let Some(message) = unless_ended(targets, stream.next()).await? {
-        note(job, &message, received);
+        note(job, &message, received)?;
         let made = make_all(&makers, message).await?;
         send_all(targets, made).await?;
     }
@@ -230,7 +252,7 @@ impl Target<'_> {
     }
 }
 
-fn note(job: Job<'_>, message: &SyncMessage, received: &mut Received) {
+fn note(job: Job<'_>, message: &SyncMessage, received: &mut Received) -> Result<(), Error> {
     match message {
         SyncMessage::MigrateTable(schema) => received.stale.table(schema),
         SyncMessage::Insert { table, batches } => {
@@ -246,15 +268,17 @@ fn note(job: Job<'_>, message: &SyncMessage, received: &mut Received) {
             received.stale.failed(table);
             job.options.progress.error();
         }
-        SyncMessage::Checkpoint(_) => {
-            if received.checkpoints == 0 {
-                let source = &job.source.plugin.name;
+        SyncMessage::Checkpoint(batches) => {
+            let source = &job.source.plugin.name;
+            if let Some(backend) = &job.source.backend {
+                received.checkpoints.take(source, &backend.table_name, batches)?;
+            } else if !std::mem::replace(&mut received.warned, true) {
                 tracing::warn!(source, "the source sent a checkpoint although it was told that none are kept");
             }
-            received.checkpoints += 1;
         }
         SyncMessage::Unknown => {}
     }
+    Ok(())
 }
 
 async fn delete_stale(job: Job<'_>, targets: &mut [Target<'_>], stale: &Stale, sync_time_us: i64) -> Result<(), Error> {
@@ -331,15 +355,27 @@ fn summary_of(plugin: &Plugin, before: Complaints) -> DestinationSummary {
     DestinationSummary { destination: plugin.name.clone(), errors, warnings }
 }
 
-/// Waits until every destination has committed, then closes them. One that fails does not keep the others from it.
-async fn finish(targets: Vec<Target<'_>>) -> Result<Vec<Closing<'_>>, Error> {
+/// Waits until every destination has committed. One that fails does not keep the others from it; those are returned, with
+/// the first failure.
+async fn finish(targets: Vec<Target<'_>>) -> (Vec<Closing<'_>>, Result<(), Error>) {
     let finishing = targets.into_iter().map(|target| async move {
         let Target { spec, plugin, before, session, maker } = target;
-        session.finish().await?;
-        plugin.client.close().await?;
-        Ok(Closing { spec, plugin, before, maker })
+        session.finish().await.map(|()| Closing { spec, plugin, before, maker })
     });
-    join_all(finishing).await.into_iter().collect()
+    let (mut closing, mut committed) = (Vec::new(), Ok(()));
+    for finished in join_all(finishing).await {
+        match finished {
+            Ok(target) => closing.push(target),
+            Err(error) => committed = committed.and(Err(error.into())),
+        }
+    }
+    (closing, committed)
+}
+
+/// Closes what has committed, whatever came of the rest, and says what failed first.
+async fn close(closing: &[Closing<'_>], before: Result<(), Error>) -> Result<(), Error> {
+    let closed = join_all(closing.iter().map(|closing| closing.plugin.client.close())).await;
+    closed.into_iter().fold(before, |before, closed| before.and(closed.map_err(Error::from)))
 }
 
 /// A span in milliseconds.

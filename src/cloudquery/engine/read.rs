@@ -216,7 +216,10 @@ fn registry_of(registry: &str, path: &str) -> (Registry, Option<(&'static str, S
         "local" if path.is_empty() => wrong("path", "missing: the program's file".to_owned()),
         "local" => (Registry::Local(path.into()), None),
         "embedded" if path.is_empty() => (Registry::Embedded, None),
-        "embedded" => wrong("path", "means nothing with `registry: embedded`; leave it out".to_owned()),
+        "embedded" => wrong(
+            "path",
+            "means nothing with `registry: embedded`; leave it out: the database is spec.connection_string".to_owned(),
+        ),
         "cloudquery" | "github" => {
             let default = if registry == "cloudquery" { ", the default," } else { "" };
             let what = format!(
@@ -264,6 +267,7 @@ fn check(read: &Read, findings: &mut Findings<'_>) {
     for (source, places) in &read.sources {
         findings.document = places.document;
         check_destinations(source, places, read, findings);
+        check_addresses(source, places, read, findings);
         connections_of(&source.plugin.spec.to_string(), (places.spec, "spec.spec"), read, findings);
         if let Some(backend) = &source.backend {
             let place = (places.backend, "spec.backend_options.connection");
@@ -283,6 +287,41 @@ fn check_destinations(source: &SourceSpec, places: &Places, read: &Read, finding
         }
         seen.push(name);
     }
+}
+
+/// A plugin has one spec at a time: what is told to a source last would be where its destination writes to.
+fn check_addresses(source: &SourceSpec, places: &Places, read: &Read, findings: &mut Findings<'_>) {
+    let mut seen = vec![(&source.plugin, "source")];
+    for (at, (name, line)) in source.destinations.iter().zip(&places.destinations).enumerate() {
+        let known = read.destinations.iter().find(|(destination, _)| destination.plugin.name == *name);
+        let Some(plugin) = known.map(|(destination, _)| &destination.plugin) else { continue };
+        // A source and a destination may have one name; a destination that is there twice is told elsewhere.
+        let is_itself = |(other, kind): &(&PluginSpec, &str)| *kind == "destination" && other.name == plugin.name;
+        let shared = seen.iter().find(|other| is_same(other.0, plugin) && !is_itself(other));
+        if let Some((other, kind)) = shared {
+            let what = format!(
+                "{name:?} is at {}, where {kind} {:?} is too, and a plugin has one spec at a time; serve another one at \
+                 another address",
+                plugin.path, other.name
+            );
+            findings.fault(*line, &format!("spec.destinations[{at}]"), what);
+        }
+        seen.push((plugin, "destination"));
+    }
+}
+
+/// Whether two specs lead to one plugin that runs already.
+fn is_same(one: &PluginSpec, other: &PluginSpec) -> bool {
+    let place = |plugin: &PluginSpec| match &plugin.registry {
+        Registry::Grpc(Address::Tcp(host)) => {
+            let (host, port) = host.rsplit_once(':')?;
+            let host = if ["127.0.0.1", "[::1]"].contains(&host) { "localhost" } else { host };
+            Some(Address::Tcp(format!("{host}:{port}")))
+        }
+        Registry::Grpc(address) => Some(address.clone()),
+        Registry::Local(_) | Registry::Embedded => None,
+    };
+    place(one).is_some_and(|place_of_one| place(other) == Some(place_of_one))
 }
 
 fn twice<'a>(plugins: impl Iterator<Item = (&'a PluginSpec, &'a Places)>, kind: &str, findings: &mut Findings<'_>) {

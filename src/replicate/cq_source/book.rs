@@ -92,9 +92,9 @@ impl Book {
     }
 
     /// Begins the copies of these tables anew: capture may have missed rows.
-    pub fn mark(&mut self, tables: &[TableId]) {
+    pub fn mark(&mut self, tables: impl IntoIterator<Item = TableId>) {
         for table in tables {
-            if let Some(given) = self.tables.get_mut(table) {
+            if let Some(given) = self.tables.get_mut(&table) {
                 (given.state, given.wipe) = (CopyState::Pending, true);
             }
         }
@@ -131,6 +131,11 @@ impl Book {
             CopyState::Done => false,
         };
         (stands && given.wipe == wiping).then_some(given.wipe)
+    }
+
+    /// Whether a table's copy has yet to begin, so that every row of it will be given.
+    pub fn is_pending(&self, table: TableId) -> bool {
+        self.tables.get(&table).is_some_and(|given| given.there && given.state == CopyState::Pending)
     }
 
     /// A piece was given.
@@ -213,7 +218,7 @@ mod tests {
     #[test]
     fn what_may_be_stale_is_removed_first() {
         let mut marked = whole();
-        marked.mark(&[TableId(1)]);
+        marked.mark([TableId(1)]);
         assert_eq!(standing(&marked), Some((None, true)));
         assert_eq!(marked.accepts(TableId(1), None, false), None, "a piece that was read before the marker");
         assert_eq!(marked.accepts(TableId(1), None, true), Some(true));

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 
 use tokio::sync::{mpsc, watch};
 
+use super::book::Book;
 use super::outflow::{Outflow, OutflowOptions, OutflowStart, Outlet};
 use super::state::{State, StateStore};
 use crate::admin::Owner;
@@ -122,13 +123,20 @@ pub(super) async fn changes(
         Some(backend) => {
             let key = format!("twinlite/{}/{consumer}", log.node);
             let (store, state) = StateStore::open(backend, key).await?;
-            (Some(store), from_state(feed, state, &log).await?)
+            let start = match state {
+                Some(state) => from_state(feed, state, &log).await?,
+                None => without_state(noted, &log),
+            };
+            (Some(store), start)
         }
         None => (None, from_noted(noted, &log)),
     };
     let mut notes = Notes { feed, consumer, id, clock };
-    // From here on the log is kept for us.
-    notes.note(start.from.position, start.given.clone()).await?;
+    // From here on the log is kept for us. What begins anew is noted so: if this sync fails, the next one begins anew, too.
+    // Where the state is elsewhere, everything is: a sync that does not have that state knows only which tables there are.
+    let noted = |given: &[GivenTable], anew: bool| Book::new(given, anew).given();
+    let elsewhere = backend.is_some();
+    notes.note(start.from.position, noted(&start.given, start.anew || elsewhere)).await?;
     let mut outflow = Outflow::new(Arc::clone(feed), options, &start);
     let mut outlet = Channel { messages };
     loop {
@@ -150,7 +158,10 @@ pub(super) async fn changes(
         }
         // What is durable there is known when the next sync begins.
         Some(store) => store.save(&State::new(at, &given)).await?,
-        None => notes.note(at.position, given).await?,
+        None => notes.note(at.position, given.clone()).await?,
+    }
+    if elsewhere {
+        notes.note(start.from.position, noted(&given, true)).await?;
     }
     captured.prune().await
 }
@@ -173,8 +184,7 @@ impl Notes<'_> {
     }
 }
 
-async fn from_state(feed: &Feed<LogReader>, state: Option<State>, log: &LogState) -> Result<OutflowStart, Error> {
-    let Some(state) = state else { return Ok(first(log.head)) };
+async fn from_state(feed: &Feed<LogReader>, state: State, log: &LogState) -> Result<OutflowStart, Error> {
     let anew = match feed.judge(state.checkpoint()).await? {
         CheckpointVerdict::Known => {
             return Ok(OutflowStart { from: state.checkpoint(), given: state.given(), anew: false });
@@ -184,6 +194,17 @@ async fn from_state(feed: &Feed<LogReader>, state: Option<State>, log: &LogState
     };
     tracing::warn!("{anew}: everything is synced again");
     Ok(OutflowStart { from: log.head, given: state.given(), anew: true })
+}
+
+/// No state is there: the first sync, or one after the state was lost, whose destination may have rows that are gone here.
+fn without_state(noted: Option<capture::Progress>, log: &LogState) -> OutflowStart {
+    match noted {
+        Some(capture::Progress { tables, .. }) if !tables.is_empty() => {
+            tracing::warn!("the state of earlier syncs is gone: everything is synced again");
+            OutflowStart { from: log.head, given: tables, anew: true }
+        }
+        Some(_) | None => first(log.head),
+    }
 }
 
 fn from_noted(noted: Option<capture::Progress>, log: &LogState) -> OutflowStart {

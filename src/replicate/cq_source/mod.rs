@@ -10,10 +10,11 @@
 //! installs nothing; the other kind is a consumer of the change log like any other.
 //!
 //! Promised: a row is sent as it is, or the sync fails and names it (`on_type_mismatch`). A sync of changes that went
-//! through and the ones before it leave a destination that replaces by key with what the tables held at its last read.
+//! through and the ones before it leave a destination that replaces by key with what the tables held at its last read,
+//! stale rows deleted or not ([`TableOptions::of_no_source`]).
 //!
-//! Not promised: `write_mode: overwrite-delete-stale` for a sync of changes that has no state backend. The CLI then
-//! deletes what this sync did not send; use `overwrite`.
+//! Not promised: that a sync of changes without a state backend is said again when the destination, not the source,
+//! failed. Nobody tells a source how it ended; a client that keeps checkpoints in a backend needs not.
 
 mod book;
 mod changes;

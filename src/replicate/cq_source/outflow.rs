@@ -16,6 +16,7 @@ use super::rows::{RowRules, RowsBuilder, delete_all, delete_of};
 use super::tables::{SourceTable, TableOptions};
 use crate::capture::GivenTable;
 use crate::capture::source::{ChangeSource, CopyStep, ReadRequest};
+use crate::cloudquery::Table;
 use crate::cloudquery::source::SyncMessage;
 use crate::codec::{Compression, DecodedBatch};
 use crate::model::{Checkpoint, EncodedBatch, Key, RowsOp, SchemaKinds, Selection, TableDef, TableId, WindowItem};
@@ -61,6 +62,11 @@ pub struct OutflowStart {
 pub trait Outlet: Send {
     /// Takes one, and waits while it is full.
     fn put(&mut self, message: SyncMessage) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Takes a table as it is to be. `whole`: every row of it follows, so that nothing is lost where it is made anew.
+    fn table(&mut self, table: Table, _whole: bool) -> impl Future<Output = Result<(), Error>> + Send {
+        self.put(SyncMessage::MigrateTable(table))
+    }
 }
 
 /// What a window said.
@@ -147,9 +153,11 @@ impl<S: ChangeSource> Outflow<S> {
         outlet: &mut impl Outlet,
     ) -> Result<Said, Error> {
         if window.read.tables.is_some() {
+            // Before the tables are said, too: one that is to be copied again may be made anew.
+            self.book.mark(window.read.end.begun_anew());
             self.take_catalog(window, outlet).await?;
         }
-        self.book.mark(&window.read.end.markers);
+        self.book.mark(window.read.end.begun_anew());
         let copied = window.read.copied.as_ref();
         let piece = copied.and_then(|copied| Some((copied, self.book.accepts(copied.table, low, wiping)?)));
         if let Some((copied, true)) = piece
@@ -202,9 +210,9 @@ impl<S: ChangeSource> Outflow<S> {
             (_, _) => Moved::Resent,
         });
         let said: Vec<SourceTable> = std::mem::replace(&mut self.tables, tables).into_values().collect();
-        for table in self.tables.values() {
+        for (id, table) in &self.tables {
             if !said.iter().any(|before| before.table == table.table) {
-                outlet.put(SyncMessage::MigrateTable(table.table.clone())).await?;
+                outlet.table(table.table.clone(), self.book.is_pending(*id)).await?;
             }
         }
         Ok(())

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use rusqlite::types::ValueRef;
 use uuid::Uuid;
 
@@ -99,6 +99,9 @@ impl<'t> RowsBuilder<'t> {
         if self.table.adds_cq_id {
             let ids = self.ids(&arrays, rows)?;
             arrays.insert(0, ids);
+        }
+        if self.table.adds_source_name {
+            arrays.push(new_null_array(&DataType::Utf8, rows));
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options);

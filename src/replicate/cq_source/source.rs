@@ -108,7 +108,8 @@ impl Database {
 
     async fn run(&self, request: SyncRequest, messages: mpsc::Sender<SyncMessage>) -> Result<(), Error> {
         let cdc = self.spec.cdc || request.backend.is_some();
-        let options = TableOptions { key_is_cq_id: request.deterministic_cq_id, incremental: cdc };
+        let of_no_source = cdc && request.backend.is_none();
+        let options = TableOptions { key_is_cq_id: request.deterministic_cq_id, incremental: cdc, of_no_source };
         let tables = of_shard(self.wanted(&request.wanted, options).await?, request.shard);
         if tables.is_empty() && request.shard.is_none() {
             return Err(Error::Sync(

@@ -27,6 +27,10 @@ pub struct TableOptions {
     pub key_is_cq_id: bool,
     /// Whether a later sync goes on where this one ends, so that no row is stale for not being in it.
     pub incremental: bool,
+    /// Whether its rows say themselves that they are of no source: a column `_cq_source_name` that is NULL, which clients
+    /// leave as it is. A sync of changes whose state is here needs it. Clients know an incremental table only by their own
+    /// state backend, and would delete whatever such a sync does not send, for it is of their source and older.
+    pub of_no_source: bool,
 }
 
 /// A table as both sides see it.
@@ -40,6 +44,8 @@ pub struct SourceTable {
     pub columns: Vec<SourceColumn>,
     /// Whether `_cq_id` is added in front.
     pub adds_cq_id: bool,
+    /// Whether `_cq_source_name` is added at the end, NULL in each row.
+    pub adds_source_name: bool,
     /// Whether rows are identified by `_cq_id`, so that it must be the same whenever a row is said.
     pub keyed_by_cq_id: bool,
 }
@@ -95,12 +101,14 @@ impl SourceTable {
             let described = column.kind.column(&column.name).with_not_null(column.not_null);
             described.with_primary_key(column.in_key && !keyed_by_cq_id)
         });
-        let described = adds_cq_id.then_some(id).into_iter().chain(described).collect();
+        let adds_source_name = options.of_no_source && schema.column(columns::CQ_SOURCE_NAME).is_none();
+        let source_name = adds_source_name.then(|| Kind::Text.column(columns::CQ_SOURCE_NAME));
+        let described = adds_cq_id.then_some(id).into_iter().chain(described).chain(source_name).collect();
         let mut table = Table::new(&schema.name, described);
         if options.incremental {
             table.metadata.insert(schema_keys::INCREMENTAL, "true");
         }
-        Ok(Self { schema, table, columns, adds_cq_id, keyed_by_cq_id })
+        Ok(Self { schema, table, columns, adds_cq_id, adds_source_name, keyed_by_cq_id })
     }
 
     /// Whether moving from `before` to this leaves rows at the destination that are right as they are: columns that are
@@ -239,9 +247,9 @@ mod tests {
         ] {
             assert_eq!(said(&table(ddl)), expected, "{ddl}");
         }
-        let options = TableOptions { key_is_cq_id: true, incremental: true };
+        let options = TableOptions { key_is_cq_id: true, incremental: true, of_no_source: true };
         let by_id = SourceTable::new(schema("CREATE TABLE t(id INTEGER PRIMARY KEY)"), options).expect("fits");
-        assert_eq!(said(&by_id), ["_cq_id!*", "id!"]);
+        assert_eq!(said(&by_id), ["_cq_id!*", "id!", "_cq_source_name"]);
         assert_eq!(by_id.table.metadata.get(schema_keys::INCREMENTAL).map(String::as_str), Some("true"));
     }
 

@@ -16,7 +16,7 @@ const ROUNDS_MAX: usize = 400;
 /// Databases to begin with, one for each shape: installing takes longer than a history.
 static TEMPLATES: Mutex<BTreeMap<Shape, PathBuf>> = Mutex::new(BTreeMap::new());
 
-fn template_of(shape: Shape) -> PathBuf {
+pub(super) fn template_of(shape: Shape) -> PathBuf {
     let mut made = TEMPLATES.lock().expect("nobody panicked");
     made.entry(shape)
         .or_insert_with(|| {
@@ -206,7 +206,9 @@ impl History {
                     values.iter().enumerate().map(|(place, value)| format!(", u{place} = {value}")).collect();
                 let key = shape.key_sql(key);
                 match or {
-                    "" => format!("INSERT INTO t VALUES ({key}, {id}{all}) ON CONFLICT(k) DO UPDATE SET id = {id}{sets}"),
+                    "" => {
+                        format!("INSERT INTO t VALUES ({key}, {id}{all}) ON CONFLICT(k) DO UPDATE SET id = {id}{sets}")
+                    }
                     _ => format!("INSERT{or} INTO t VALUES ({key}, {id}{all})"),
                 }
             }

@@ -3,7 +3,7 @@
 //!
 //! * [`world`]: nodes with their databases, and links that carry encoded frames in memory;
 //! * [`history`]: one random history, and what must hold at its end;
-//! * [`replay`]: histories of the model, as it exports them;
+//! * [`scenes`]: what random histories meet too rarely;
 //! * [`mutants`]: each rule left out once.
 
 mod history;
@@ -12,4 +12,5 @@ mod mutants;
 mod node;
 mod oracle;
 mod random;
+mod scenes;
 mod world;

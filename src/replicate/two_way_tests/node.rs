@@ -32,7 +32,8 @@ impl Shape {
     pub(super) const INDEXES: usize = 5;
 
     fn ddl(self) -> String {
-        let key = ["k INTEGER PRIMARY KEY", "k INT PRIMARY KEY", "k TEXT NOT NULL PRIMARY KEY", "k PRIMARY KEY"][self.key];
+        let key =
+            ["k INTEGER PRIMARY KEY", "k INT PRIMARY KEY", "k TEXT NOT NULL PRIMARY KEY", "k PRIMARY KEY"][self.key];
         let columns: String = (0..self.uniques).map(|place| format!(", u{place}")).collect();
         let options = if self.key == 3 { " WITHOUT ROWID" } else { "" };
         let mut ddl = format!("CREATE TABLE t({key}, id INTEGER{columns}){options};");

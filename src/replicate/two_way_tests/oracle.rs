@@ -41,7 +41,13 @@ impl Oracle {
     }
 
     /// What a statement of the application did at a node.
-    pub(super) fn note(&mut self, node: usize, (before, after): (&Rows, &Rows), only_writer: bool, version: impl Fn(usize) -> Version) {
+    pub(super) fn note(
+        &mut self,
+        node: usize,
+        (before, after): (&Rows, &Rows),
+        only_writer: bool,
+        version: impl Fn(usize) -> Version,
+    ) {
         let keys: BTreeSet<usize> = before.keys().chain(after.keys()).copied().collect();
         for key in keys {
             let (old, new) = (before.get(&key), after.get(&key));

@@ -8,8 +8,8 @@ use super::link::Link;
 use super::node::{Node, Shape};
 use crate::apply::merge::mutant::{Mutant, left_out};
 use crate::apply::{FromPeer, How, LinkRules, Meeting, MergeRules, Policies, Policy, ToPeer, Window};
-use crate::capture::source::{ChangeSource, ReadOutcome, ReadRequest, TwoWay};
 use crate::capture::CheckpointVerdict;
+use crate::capture::source::{ChangeSource, ReadOutcome, ReadRequest, TwoWay};
 use crate::codec::Compression;
 use crate::link::{Frame, HeldTable};
 use crate::migrate::Mode;
@@ -167,7 +167,8 @@ impl World {
 
     fn rules(&self, a: usize, b: usize) -> LinkRules {
         let preferred = self.policies.get(&(a, b)).or_else(|| self.policies.get(&(b, a))).copied().flatten();
-        let default = preferred.map_or(Policy::LastWriteWins, |node| Policy::Prefer { name: name(node), ours: node == b });
+        let default =
+            preferred.map_or(Policy::LastWriteWins, |node| Policy::Prefer { name: name(node), ours: node == b });
         let policies = Policies { default, tables: Vec::new() };
         let forwards = self.nodes[b].links.len() > 1;
         LinkRules {
@@ -253,7 +254,8 @@ impl World {
         let peers: Vec<usize> = self.nodes[at].links.keys().copied().collect();
         let busy = |peer: &usize| {
             let (ours, theirs) = (&self.nodes[at].links[peer], &self.nodes[*peer].links[&at]);
-            let copying = self.nodes[at].is_copying(self.nodes[*peer].id) || self.nodes[*peer].is_copying(self.nodes[at].id);
+            let copying =
+                self.nodes[at].is_copying(self.nodes[*peer].id) || self.nodes[*peer].is_copying(self.nodes[at].id);
             !ours.up || !ours.copies.done() || !theirs.copies.done() || copying || self.nodes[*peer].has_missed()
         };
         if self.nodes[at].has_missed() || peers.iter().any(busy) {

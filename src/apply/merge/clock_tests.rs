@@ -1,0 +1,153 @@
+//! Clocks that are wrong: ahead, set back, or standing still. Time here is what a test says it is.
+
+use super::super::testing::{Peer, Replica, Said};
+use super::{MergeRules, Policies, Policy};
+use crate::model::{Fault, NodeId, Version};
+use crate::sqlite;
+use crate::sqlite::store::{self, meta_key};
+
+/// How far ahead a change may be.
+const SKEW_MS: i64 = 1_000;
+
+/// Two nodes that both write `t`. The replica is a hub, so that what it accepts is in its log.
+struct Pair {
+    peer: Peer,
+    replica: Replica,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
+        let (peer, mut replica) = (Peer::new(ddl), Replica::new());
+        let policies = Policies { default: Policy::LastWriteWins, tables: Vec::new() };
+        replica.rules.adopt = true;
+        replica.rules.merge = Some(MergeRules { forwards: true, policies, clock_skew_max_ms: SKEW_MS });
+        replica.run(&format!(
+            "{ddl}; {}
+             CREATE TABLE __cdc_log(seq INTEGER PRIMARY KEY, ts, tbl, op, origin, oseq, via, k0);
+             INSERT INTO __cdc_tables(id, name, columns, key, ddl, indexes) VALUES (1, 't', '', 'id', '', '');",
+            store::CAPTURE_TABLES
+        ));
+        let look = replica.look();
+        store::set_meta(&look, meta_key::EPOCH, 1).expect("epoch");
+        store::set_meta(&look, meta_key::LOG_TABLE, "__cdc_log").expect("log");
+        let mut pair = Self { peer, replica };
+        let first = pair.peer.first(pair.peer.catalog());
+        pair.replica.apply(first).expect("first contact");
+        // A process that has just begun: what it keeps in temporary tables is still to be made.
+        pair.replica.reopen();
+        pair
+    }
+
+    /// An application's write at the replica, logged as the triggers log it.
+    fn write(&self, id: i64, v: &str) -> Version {
+        let look = self.replica.look();
+        look.execute("INSERT OR REPLACE INTO t VALUES (?1, ?2)", (id, v)).expect("write");
+        let time = "max(?2, coalesce((SELECT value FROM __cdc_meta WHERE key = 'hlc'), 0),
+            coalesce((SELECT ts FROM __cdc_log ORDER BY seq DESC LIMIT 1), 0))";
+        let sql = format!("INSERT INTO __cdc_log(ts, tbl, op, k0) VALUES ({time}, 1, 2, ?1)");
+        look.execute(&sql, (id, self.replica.now_ms)).expect("log");
+        self.versions(id).pop().expect("it was just logged")
+    }
+
+    /// What the peer says, in a session of its own, of a row that it changed at that time, having seen our log up to `seen`.
+    fn said(&mut self, (id, v): (i64, &str), at_ms: i64, seen: i64) -> Said {
+        self.peer.at_ms = at_ms;
+        self.peer.conn.execute("INSERT OR REPLACE INTO t VALUES (?1, ?2)", (id, v)).expect("the peer writes");
+        let mut items = self.peer.catalog();
+        items.push(self.peer.upserts("t", &format!("id = {id}")));
+        let mut window = self.peer.next(items);
+        window.end.seen = seen;
+        window
+    }
+
+    fn number(&self, sql: &str) -> i64 {
+        self.replica.look().query_row(sql, [], |row| row.get(0)).expect("a number")
+    }
+
+    fn head(&self) -> i64 {
+        self.number("SELECT coalesce(max(seq), 0) FROM __cdc_log")
+    }
+
+    fn row(&self, id: i64) -> String {
+        self.replica.look().query_row("SELECT v FROM t WHERE id = ?1", [id], |row| row.get(0)).expect("a row")
+    }
+
+    /// The versions of a key in the order of our log.
+    fn versions(&self, id: i64) -> Vec<Version> {
+        let us = self.number("SELECT value FROM __cdc_meta WHERE key = 'node_id'");
+        let look = self.replica.look();
+        let sql = "SELECT ts, coalesce(origin, ?2), coalesce(oseq, seq) FROM __cdc_log WHERE k0 = ?1 ORDER BY seq";
+        let mut statement = look.prepare(sql).expect("prepare");
+        let read =
+            |row: &rusqlite::Row<'_>| Ok(Version { ts_ms: row.get(0)?, origin: NodeId(row.get(1)?), seq: row.get(2)? });
+        statement.query_map([id, us], read).expect("query").collect::<Result<_, _>>().expect("versions")
+    }
+}
+
+#[test]
+fn a_change_from_the_future_halts_and_goes_on_when_the_clock_is_right() {
+    let mut pair = Pair::new();
+    pair.replica.now_ms = 10_000;
+    let held = pair.replica.held();
+    let window = pair.said((1, "x"), 10_000 + SKEW_MS + 1, 0);
+    for _ in 0..2 {
+        let error = pair.replica.apply(window.clone()).expect_err("too far ahead");
+        assert_eq!((error.word(), error.fault()), ("clock_ahead", Fault::Halt));
+        let said = sqlite::said(&error);
+        assert!(
+            said.contains("key (1)") && said.contains("1001 ms ahead") && said.contains("max_clock_skew"),
+            "{said}"
+        );
+        assert_eq!((pair.replica.held(), pair.number("SELECT count(*) FROM t")), (held.clone(), 0));
+    }
+    pair.replica.now_ms += 1;
+    pair.replica.apply(window).expect("the clock has caught up");
+    assert_eq!(pair.row(1), "x");
+    let hlc = pair.number("SELECT value FROM __cdc_meta WHERE key = 'hlc'");
+    assert!(hlc > 11_001, "what is written here from now on is later: {hlc}");
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_makes_no_change_older() {
+    let mut pair = Pair::new();
+    pair.replica.now_ms = 50_000;
+    pair.write(1, "ours");
+    pair.replica.now_ms = 1_000;
+    assert!(pair.write(2, "after").ts_ms >= 50_000);
+    let window = pair.said((1, "older"), 1_900, 0);
+    let applied = pair.replica.apply(window).expect("apply");
+    assert_eq!((pair.row(1).as_str(), applied.conflicts.total()), ("ours", 1), "the versions decide, not this clock");
+    // The peer has seen ours by now, and its own clock was set back as well.
+    let seen = pair.head();
+    let window = pair.said((1, "newer"), 1_950, seen);
+    let applied = pair.replica.apply(window).expect("apply");
+    assert_eq!((pair.row(1).as_str(), applied.conflicts.total()), ("newer", 0));
+    let versions = pair.versions(1);
+    assert!(versions.len() > 1 && versions.is_sorted() && versions[1] > versions[0], "{versions:?}");
+    assert!(pair.write(1, "again") > *versions.last().expect("some"));
+}
+
+#[test]
+fn a_clock_that_stands_still_orders_what_follows_all_the_same() {
+    let mut pair = Pair::new();
+    pair.replica.now_ms = 5_000;
+    let mut last = pair.write(1, "begin");
+    for round in 0..20 {
+        let seen = pair.head();
+        // The peer's stands still as well; like ours, it is raised by what it applied.
+        let window = pair.said((1, &format!("theirs {round}")), last.ts_ms + 1, seen);
+        pair.replica.apply(window).expect("apply");
+        assert_eq!(pair.row(1), format!("theirs {round}"));
+        let theirs = pair.versions(1).pop().expect("a hub logs it");
+        let ours = pair.write(1, &format!("ours {round}"));
+        assert!(theirs > last && ours > theirs, "{last:?} {theirs:?} {ours:?}");
+        last = ours;
+    }
+    // Concurrent, at one moment: the nodes decide, and both ends alike.
+    let window = pair.said((1, "last"), last.ts_ms, 0);
+    let applied = pair.replica.apply(window).expect("apply");
+    let wins = NodeId(5) > last.origin;
+    assert_eq!((pair.row(1) == "last", applied.conflicts.total()), (wins, 1));
+    assert_eq!(pair.number("SELECT count(*) FROM __cdc_conflicts"), 1);
+}
