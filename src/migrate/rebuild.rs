@@ -107,12 +107,15 @@ impl Task<'_> {
         if into.is_empty() {
             return Ok(());
         }
+        let targets: Vec<&str> = into.clone();
         let filled: Vec<(&str, &str)> = if self.rules.mirror { Vec::new() } else { fillings(&new, &into) };
         into.extend(filled.iter().map(|(name, _)| *name));
         let or = if self.rules.mirror { "REPLACE" } else { "ABORT" };
         let into = format!("INSERT OR {or} INTO main.{}({})", ident(name), quote::idents(into));
         let values: String = filled.iter().map(|(_, value)| format!(", {value}")).collect();
-        let read = format!("SELECT {}{values} FROM main.{OLD}", quote::idents(from.iter().copied()));
+        let cells: Vec<String> =
+            from.iter().zip(&targets).map(|(old, new_name)| self.cell(&new, old, new_name)).collect();
+        let read = format!("SELECT {}{values} FROM main.{OLD}", cells.join(", "));
         match self.conn.execute(&format!("{into} {read}"), []) {
             Ok(_) => Ok(()),
             Err(error) if is_misfit(&error) && !self.rules.mirror => {
@@ -120,6 +123,18 @@ impl Task<'_> {
             }
             Err(error) if is_misfit(&error) => self.copy_one_by_one(&into, &read, from.len()).map_err(about(name)),
             Err(error) => Err(about(name)(error)),
+        }
+    }
+
+    /// What is copied of a column. Between two writers, a NULL that may not be one any more becomes the default, or empty.
+    fn cell(&self, new: &TableSchema, old_name: &str, new_name: &str) -> String {
+        let column = new.column(new_name).filter(|column| column.not_null && column.key_part.is_none());
+        match column.filter(|_| !self.rules.mirror) {
+            None => ident(old_name),
+            Some(column) => {
+                let empty = column.default.as_deref().unwrap_or_else(|| empty_value(&column.declared_type));
+                format!("coalesce({}, {empty})", ident(old_name))
+            }
         }
     }
 
@@ -175,18 +190,23 @@ fn fillings<'a>(new: &'a TableSchema, into: &[&str]) -> Vec<(&'a str, &'static s
         let is_copied = into.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
         column.not_null && column.default.is_none() && column.generated == Generated::No && !is_copied
     };
-    let value = |declared: &str| {
-        let declared = declared.to_ascii_uppercase();
-        let is = |words: &[&str]| words.iter().any(|word| declared.contains(word));
-        match () {
-            () if is(&["INT"]) => "0",
-            () if is(&["CHAR", "CLOB", "TEXT"]) => "''",
-            () if declared.is_empty() || is(&["BLOB"]) => "x''",
-            () => "0",
-        }
-    };
     let found = new.columns.iter().filter(needs).filter(|column| column.key_part.is_none());
-    found.map(|column| (column.name.as_str(), value(&column.declared_type))).collect()
+    found.map(|column| (column.name.as_str(), empty_value(&column.declared_type))).collect()
+}
+
+/// The value of a declared type that says nothing.
+fn empty_value(declared: &str) -> &'static str {
+    let declared = declared.to_ascii_uppercase();
+    let is = |words: &[&str]| words.iter().any(|word| declared.contains(word));
+    if is(&["INT"]) {
+        "0"
+    } else if is(&["CHAR", "CLOB", "TEXT"]) {
+        "''"
+    } else if declared.is_empty() || is(&["BLOB"]) {
+        "x''"
+    } else {
+        "0"
+    }
 }
 
 /// The refusal of a change that rows here do not fit.

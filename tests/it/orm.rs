@@ -84,7 +84,7 @@ impl Run {
         let mut command = Command::new(python);
         let mut child =
             // Both runs of one migration are to write constraints in one order.
-            command.env("PYTHONHASHSEED", "0").arg(script).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            command.envs([("PYTHONHASHSEED", "0"), ("DJANGO_IMMEDIATE", "1")]).arg(script).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Self { child, stdin, lines: BufReader::new(stdout).lines() }
     }

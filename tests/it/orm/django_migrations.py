@@ -4,15 +4,21 @@ Use: django_migrations.py DATABASE
 Says `applied NAME` after each, `done` at the end.
 """
 
+import os
 import sys
 import types
 
 import django
 from django.conf import settings
 
+# A deferred transaction that reads, then writes, fails at once where a node has written in between.
+OPTIONS = {"timeout": 30}
+if os.environ.get("DJANGO_IMMEDIATE"):
+    OPTIONS["transaction_mode"] = "IMMEDIATE"
+
 settings.configure(
     DATABASES={
-        "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1], "OPTIONS": {"timeout": 30}}
+        "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1], "OPTIONS": OPTIONS}
     },
     INSTALLED_APPS=["shop"],
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
