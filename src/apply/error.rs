@@ -134,6 +134,17 @@ pub enum Error {
         /// How far, in ms.
         ahead_ms: i64,
     },
+    /// Two rows of the peer's want one value of an index that the peer does not have.
+    #[error(
+        "table \"{table}\", key {key}: another row of the peer's has its value in a UNIQUE index that only this database \
+         has; drop the index here, or make it at the peer too, and the link goes on from here"
+    )]
+    UniqueOnlyHere {
+        /// The table.
+        table: String,
+        /// The row's key, as text.
+        key: String,
+    },
     /// A change of our own came back.
     #[error(
         "table \"{table}\", key {key}: \"{peer}\" sent back a change that was made here, so the links form a circle; \
@@ -200,6 +211,7 @@ impl Error {
             | Self::ColumnMissing { .. }
             | Self::ClockAhead { .. }
             | Self::Cycle { .. }
+            | Self::UniqueOnlyHere { .. }
             | Self::Malformed(_)
             | Self::Create { .. }
             | Self::Wal { .. } => Fault::Halt,
@@ -222,6 +234,7 @@ impl Error {
             Self::Source(_) => "spool",
             Self::ClockAhead { .. } => "clock_ahead",
             Self::Cycle { .. } => "cycle",
+            Self::UniqueOnlyHere { .. } => "unique_only_here",
             Self::Recapture(_) => "recapture",
             Self::Create { .. } => "create",
             Self::Wal { .. } => "journal_mode",

@@ -20,8 +20,6 @@
 //! * Whatever loses is in `__cdc_conflicts` by the same transaction.
 
 mod both;
-#[cfg(test)]
-mod clock_tests;
 mod conflicts;
 mod decide;
 mod index;
@@ -32,6 +30,8 @@ mod range;
 mod session;
 mod stage;
 mod table;
+#[cfg(test)]
+mod tests;
 mod versions;
 
 pub(super) use both::{Both, Watch};

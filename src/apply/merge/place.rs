@@ -11,6 +11,7 @@
 //! savepoint, a temporary trigger notes whose rows went, and all of it is taken back.
 
 use super::super::Error;
+use super::super::error::shown;
 use super::conflicts::{Conflict, Loser, Why};
 use super::decide::is_concurrent;
 use super::index::Entry;
@@ -52,7 +53,7 @@ impl Merge<'_> {
         let mut rejected = Vec::new();
         for place in stage::highest_first(self.conn, table)? {
             let change = stage::get(self.conn, place)?;
-            if self.make_room(&shared, &change)? {
+            if self.make_room(table, &shared, &change)? {
                 self.log_placed(&shared, &change)?;
             } else {
                 rejected.push(place);
@@ -66,10 +67,10 @@ impl Merge<'_> {
     }
 
     /// Inserts the rows of a change. Says `false` where one in the way wins; nothing is removed or written then.
-    fn make_room(&mut self, shared: &Shared, change: &Accepted) -> Result<bool, Error> {
+    fn make_room(&mut self, table: TableId, shared: &Shared, change: &Accepted) -> Result<bool, Error> {
         let was_noting = self.noting;
         self.conn.execute_batch("SAVEPOINT __cdc_placing")?;
-        let placed = self.insert_all(shared, change)?;
+        let placed = self.insert_all(table, shared, change)?;
         if matches!(placed, Placed::Rejected) {
             // That takes back the trigger, too, if it was made since.
             self.conn.execute_batch("ROLLBACK TO __cdc_placing")?;
@@ -92,7 +93,7 @@ impl Merge<'_> {
         Ok(true)
     }
 
-    fn insert_all(&mut self, shared: &Shared, change: &Accepted) -> Result<Placed, Error> {
+    fn insert_all(&mut self, table: TableId, shared: &Shared, change: &Accepted) -> Result<Placed, Error> {
         let mut removed = Vec::new();
         for row in &change.rows {
             let filled = shared.fill(row, change.before.first());
@@ -101,6 +102,10 @@ impl Merge<'_> {
             }
             let mut ways = Vec::new();
             for key in self.displaced_by(shared, &filled, &change.key)? {
+                // At the sender both rows are there at once, so its tables do not have the index that is in the way.
+                if stage::has(self.conn, table, key.normal(&shared.collations).as_bytes())? {
+                    return Err(Error::UniqueOnlyHere { table: shared.name.clone(), key: shown(&change.key) });
+                }
                 ways.push(self.in_the_way(shared, key)?);
             }
             let policy = self.policy(shared);

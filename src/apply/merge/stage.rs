@@ -64,6 +64,14 @@ pub(super) fn highest_first(conn: &Connection, table: TableId) -> rusqlite::Resu
     conn.prepare_cached(sql)?.query_map([table.0], |row| row.get(0))?.collect()
 }
 
+/// Whether a key of a table is on the stage.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn has(conn: &Connection, table: TableId, normal: &[u8]) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM temp.__cdc_staged WHERE tbl = ?1 AND normal = ?2")?.exists((table.0, normal))
+}
+
 /// The tables that have anything on the stage.
 ///
 /// # Errors

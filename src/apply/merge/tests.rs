@@ -1,4 +1,5 @@
-//! Clocks that are wrong: ahead, set back, or standing still. Time here is what a test says it is.
+//! Windows merged one by one: clocks that are ahead, set back or standing still, and an index that only one end has. Time here
+//! is what a test says it is.
 
 use super::super::testing::{Peer, Replica, Said};
 use super::{MergeRules, Policies, Policy};
@@ -150,4 +151,22 @@ fn a_clock_that_stands_still_orders_what_follows_all_the_same() {
     let wins = NodeId(5) > last.origin;
     assert_eq!((pair.row(1) == "last", applied.conflicts.total()), (wins, 1));
     assert_eq!(pair.number("SELECT count(*) FROM __cdc_conflicts"), 1);
+}
+
+#[test]
+fn two_rows_that_only_an_index_of_this_end_keeps_apart_halt_the_link() {
+    let mut pair = Pair::new();
+    pair.replica.run("CREATE UNIQUE INDEX only_here ON t(v)");
+    let window = |pair: &mut Pair| {
+        pair.peer.run("INSERT OR REPLACE INTO t VALUES (1, 'x'), (2, 'x')");
+        let mut items = pair.peer.catalog();
+        items.push(pair.peer.upserts("t", "1"));
+        pair.peer.next(items)
+    };
+    let window = window(&mut pair);
+    let error = pair.replica.apply(window.clone()).expect_err("one of the two would go unrecorded");
+    assert_eq!((error.word(), error.fault()), ("unique_only_here", Fault::Halt));
+    pair.replica.run("DROP INDEX only_here");
+    pair.replica.apply(window).expect("goes on");
+    assert_eq!(pair.number("SELECT count(*) FROM t"), 2);
 }
