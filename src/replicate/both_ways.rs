@@ -122,7 +122,7 @@ impl<S: ChangeSource> End<S> {
         match decided.from_peer {
             FromPeer::GoesOn => {}
             FromPeer::CopiedAgain { .. } => {
-                tracing::info!(peer, "what the peer changed is no longer in its log: copied again");
+                tracing::info!(peer, "the peer's log does not reach back to what is here: its tables are copied");
             }
             FromPeer::SeedLost { how: How::Replace, .. } => {
                 tracing::warn!(peer, "first contact: the peer's rows win; what they overwrite is kept as conflicts");

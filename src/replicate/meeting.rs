@@ -77,6 +77,8 @@ pub fn decide(us: &Side, them: &Side) -> Result<Decided, Trouble> {
         let to_peer = if winner == us.node || how == How::Union { ToPeer::CopiedAgain } else { ToPeer::GoesOn };
         return Ok(match winner == us.node {
             true => Decided { from_peer: FromPeer::SeedWon { head, how }, to_peer },
+            // Who has nothing gives nothing up: it need not be blind, nor say again what it gets.
+            false if us.empty => Decided { from_peer: FromPeer::CopiedAgain { head }, to_peer },
             false => Decided { from_peer: FromPeer::SeedLost { head, how }, to_peer },
         });
     }
@@ -222,5 +224,13 @@ mod tests {
             ));
         }
         assert_eq!(Seed::of_word(&a.seed.clone().expect("one").word()), a.seed.expect("one"));
+    }
+    #[test]
+    fn an_empty_database_is_filled_like_one_that_was_away() {
+        let a = side(1, true, false);
+        let b = Side { empty: true, ..side(2, true, false) };
+        let (at_a, at_b) = (decide(&a, &b).expect("decided"), decide(&b, &a).expect("decided"));
+        assert_eq!(at_a.from_peer, FromPeer::SeedWon { head: b.head, how: How::Replace });
+        assert_eq!((at_b.from_peer, at_b.to_peer), (FromPeer::CopiedAgain { head: a.head }, ToPeer::GoesOn));
     }
 }
