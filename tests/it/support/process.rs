@@ -190,9 +190,16 @@ pub fn http_get(address: &str, path: &str) -> Result<(u16, String), String> {
     Ok((code, body))
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that no other test was given.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: std::sync::Mutex<std::collections::BTreeSet<u16>> =
+        std::sync::Mutex::new(std::collections::BTreeSet::new());
+    loop {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
 }
 
 /// Waits until the replica holds everything that the source has committed when this is called: its schema is accounted
