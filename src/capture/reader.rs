@@ -102,6 +102,8 @@ struct KnownOfPeer {
     seen: i64,
     /// Whether a copy from it is unfinished.
     copying: bool,
+    /// Whether one that replaces lost history is.
+    copying_lost: bool,
 }
 
 /// One window, inside its read transaction.
@@ -116,8 +118,7 @@ impl Window<'_> {
         self.check_position()?;
         let head = self.head()?;
         let known = self.known_of_peer()?;
-        let yielded =
-            self.request.copy.is_some() && known.copying && self.request.two_way.is_some_and(|way| way.yields);
+        let yielded = self.request.copy.as_ref().is_some_and(|step| self.yields(step, known));
         let step = self.copy_step().filter(|_| !yielded);
         let catalog = self.request.catalog_known != Some(self.captured.schema_version);
         if head <= self.request.after && step.is_none() && !catalog {
@@ -144,11 +145,24 @@ impl Window<'_> {
         Ok(ReadOutcome::Window(ReadWindow { end, catalog, tables, held_back, copied, yielded, changes, first_ts_ms }))
     }
 
+    /// Whether a piece of a copy waits for the peer's own copy. What replaces lost history goes before a repair that
+    /// somebody asked for, which would take what is not here yet for gone; of two alike, the smaller node id goes first.
+    fn yields(&self, step: &CopyStep, known: KnownOfPeer) -> bool {
+        let Some(way) = self.request.two_way.filter(|_| known.copying) else { return false };
+        match (step.lost_history, known.copying_lost) {
+            (true, false) => false,
+            (false, true) => true,
+            (true, true) | (false, false) => way.yields,
+        }
+    }
+
     /// What is applied here of the peer that the window is for, where anything is.
     fn known_of_peer(&self) -> Result<KnownOfPeer, Error> {
         let Some(way) = self.request.two_way else { return Ok(KnownOfPeer::default()) };
         let seen = store::applied_seq(self.connection, way.peer)?;
-        Ok(KnownOfPeer { seen, copying: store::copy_unfinished(self.connection, way.peer)? })
+        let copying = store::copy_unfinished(self.connection, way.peer)?;
+        let copying_lost = copying && store::lost_copy_unfinished(self.connection, way.peer)?;
+        Ok(KnownOfPeer { seen, copying, copying_lost })
     }
 
     /// The copy that was asked for, if its table is still there.

@@ -205,6 +205,18 @@ pub fn copy_unfinished(connection: &Connection, peer: NodeId) -> rusqlite::Resul
     connection.prepare_cached(sql)?.query_row((peer.0, due), |row| row.get(0))
 }
 
+/// Whether a copy of that peer's tables is unfinished here, or due, that replaces history which is lost.
+///
+/// # Errors
+/// SQLite's.
+pub fn lost_copy_unfinished(connection: &Connection, peer: NodeId) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM main.__cdc_copies
+                 WHERE peer = ?1 AND state IN ('pending', 'copying') AND lost_history <> 0)
+               OR EXISTS (SELECT 1 FROM main.__cdc_meta WHERE key = ?2)";
+    let due = format!("{}{}", meta_key::COPY_DUE, peer.0);
+    connection.prepare_cached(sql)?.query_row((peer.0, due), |row| row.get(0))
+}
+
 /// Whether a copy of everything that the peer has is agreed on, and its catalog has not come yet.
 ///
 /// # Errors
