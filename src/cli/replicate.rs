@@ -21,7 +21,7 @@ use crate::node::{Ended, Node, Surroundings};
 use crate::replicate::HALTED;
 use crate::replicate::verify::{self, TRIES_MAX, TRY_WAIT, Verdict};
 use crate::sqlite::{self, Role};
-use crate::telemetry::{Board, LinkState};
+use crate::telemetry::{Board, Direction, LinkReport, LinkState, StatusReport};
 
 /// How long `--once` waits for a failure to pass (a full disk, a lock that is held): it is for scripts, which rather know.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
@@ -110,16 +110,7 @@ impl Pair {
         };
         progress.finish().await;
         let Some(outcome) = outcome else { return Ok(Watched::Outcome(Outcome::Done)) };
-        if args.once && args.verify && matches!(outcome, Ok(Watched::Outcome(Outcome::Done))) {
-            let verdict = tokio::select! {
-                () = stop.wait() => bail!("stopped before the two databases were compared"),
-                verdict = self.verify(args) => verdict?,
-            };
-            super::output::print(&verdict.to_string())?;
-            let equal = verdict.differences.is_empty();
-            return Ok(Watched::Outcome(if equal { Outcome::Done } else { Outcome::Found }));
-        }
-        outcome
+        verified(args, stop, outcome, self.verify(args)).await
     }
 
     /// Compares both at one position: the source is held in a read transaction until the replica has come to it.
@@ -135,7 +126,7 @@ impl Pair {
             let (path, names) = (args.replica.clone(), names.clone());
             let compared = tokio::task::spawn_blocking(move || -> Result<Option<Verdict>> {
                 let replica = held_reader(&path)?;
-                if applied_seq(&replica)? != head {
+                if applied_seq(&replica, SOURCE)? != head {
                     return Ok(None);
                 }
                 Ok(Some(verify::compare(&held, &replica, &names)?))
@@ -151,6 +142,25 @@ impl Pair {
     }
 }
 
+/// With `--once --verify`, what the comparison says of a copy that ended well; otherwise how it ended.
+pub(super) async fn verified(
+    args: &Replicate,
+    stop: &mut Stop,
+    outcome: Result<Watched>,
+    compared: impl Future<Output = Result<Verdict>>,
+) -> Result<Watched> {
+    if !(args.once && args.verify && matches!(outcome, Ok(Watched::Outcome(Outcome::Done)))) {
+        return outcome;
+    }
+    let verdict = tokio::select! {
+        () = stop.wait() => bail!("stopped before the two databases were compared"),
+        verdict = compared => verdict?,
+    };
+    super::output::print(&verdict.to_string())?;
+    let equal = verdict.differences.is_empty();
+    Ok(Watched::Outcome(if equal { Outcome::Done } else { Outcome::Found }))
+}
+
 pub(super) fn held_reader(path: &Path) -> Result<rusqlite::Connection> {
     let connection = sqlite::open(path, Role::Reader, false)?;
     // A read of the schema, so that the transaction really begins here.
@@ -158,13 +168,19 @@ pub(super) fn held_reader(path: &Path) -> Result<rusqlite::Connection> {
     Ok(connection)
 }
 
-fn held_head(source: &rusqlite::Connection) -> Result<i64> {
+pub(super) fn held_head(source: &rusqlite::Connection) -> Result<i64> {
     Ok(crate::capture::log_state(source)?.head.position.seq)
 }
 
-fn applied_seq(replica: &rusqlite::Connection) -> Result<i64> {
-    Ok(replica
-        .query_row("SELECT coalesce(max(seq), 0) FROM __cdc_checkpoints WHERE name = ?1", [SOURCE], |row| row.get(0))?)
+/// How much of that peer's log a database has.
+pub(super) fn applied_seq(conn: &rusqlite::Connection, peer: &str) -> Result<i64> {
+    Ok(conn
+        .query_row("SELECT coalesce(max(seq), 0) FROM __cdc_checkpoints WHERE name = ?1", [peer], |row| row.get(0))?)
+}
+
+/// The link that brings something here.
+fn receiving(report: &StatusReport) -> Option<&LinkReport> {
+    report.links.iter().find(|link| link.direction == Direction::Receive)
 }
 
 /// Ends when the link has halted and will not go on by itself: at the first contact, or at any time with `--once`.
@@ -220,12 +236,12 @@ pub(super) fn given_up(trouble: Trouble, args: &Replicate) -> anyhow::Error {
 }
 
 /// Ends when the copy is finished and what the source had then is applied.
-async fn caught_up(board: &Board) {
+pub(super) async fn caught_up(board: &Board) {
     let mut changed = board.subscribe();
     let mut target = None;
     loop {
         let report = board.report();
-        if let Some(link) = report.links.first() {
+        if let Some(link) = receiving(&report) {
             let seq = link.position.as_ref().map(|position| position.seq);
             if target.is_none() && link.state == LinkState::Live {
                 target = link.head;
@@ -244,7 +260,7 @@ async fn caught_up(board: &Board) {
 pub(super) async fn reached(board: &Board, seq: i64) {
     let mut changed = board.subscribe();
     loop {
-        let applied = board.report().links.first().and_then(|link| Some(link.position.as_ref()?.seq));
+        let applied = receiving(&board.report()).and_then(|link| Some(link.position.as_ref()?.seq));
         if applied.is_some_and(|applied| applied >= seq) || changed.changed().await.is_err() {
             return;
         }
@@ -330,7 +346,6 @@ mod tests {
 
     use super::*;
     use crate::model::SystemClock;
-    use crate::telemetry::Direction;
 
     #[tokio::test(start_paused = true)]
     async fn once_gives_up_on_a_failure_that_does_not_pass() {

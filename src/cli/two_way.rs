@@ -9,13 +9,15 @@ use tokio_util::sync::CancellationToken;
 use super::Outcome;
 use super::args::{Replicate, SeedChoice};
 use super::progress::Progress;
-use super::replicate::{Watched, ended_early, farewell, given_up, held_reader, reached, refused_at_first_contact};
+use super::replicate::{
+    Watched, applied_seq, caught_up, ended_early, farewell, given_up, held_head, held_reader, reached,
+    refused_at_first_contact, verified,
+};
 use super::run::start_again;
 use super::signal::Stop;
 use crate::config::{Directions, LinkConfig, NodeConfig, Retention, Seed};
 use crate::node::{Node, Surroundings};
 use crate::replicate::verify::{self, TRIES_MAX, TRY_WAIT, Verdict};
-use crate::telemetry::{Board, LinkState};
 
 /// What the two nodes are called, to each other and in `status`.
 const NAMES: [&str; 2] = ["a", "b"];
@@ -77,20 +79,11 @@ impl Pair {
             ended = self.b.ended() => Some(Ok(ended_early(ended))),
             trouble = refused_at_first_contact(a, args.once) => Some(Err(given_up(trouble, args))),
             trouble = refused_at_first_contact(b, args.once) => Some(Err(given_up(trouble, args))),
-            ((), ()) = async { tokio::join!(whole(a), whole(b)) }, if args.once => Some(Ok(Watched::Outcome(Outcome::Done))),
+            ((), ()) = async { tokio::join!(caught_up(a), caught_up(b)) }, if args.once => Some(Ok(Watched::Outcome(Outcome::Done))),
         };
         progress.finish().await;
         let Some(outcome) = outcome else { return Ok(Watched::Outcome(Outcome::Done)) };
-        if args.once && args.verify && matches!(outcome, Ok(Watched::Outcome(Outcome::Done))) {
-            let verdict = tokio::select! {
-                () = stop.wait() => bail!("stopped before the two databases were compared"),
-                verdict = self.verify(args) => verdict?,
-            };
-            super::output::print(&verdict.to_string())?;
-            let equal = verdict.differences.is_empty();
-            return Ok(Watched::Outcome(if equal { Outcome::Done } else { Outcome::Found }));
-        }
-        outcome
+        verified(args, stop, outcome, self.verify(args)).await
     }
 
     /// Compares both at a moment when each has all of the other's log.
@@ -100,8 +93,8 @@ impl Pair {
             let (a, b, names) = (args.source.clone(), args.replica.clone(), names.clone());
             let compared = tokio::task::spawn_blocking(move || -> Result<Result<Verdict, (i64, i64)>> {
                 let (a, b) = (held_reader(&a)?, held_reader(&b)?);
-                let heads = (head(&a)?, head(&b)?);
-                if (applied(&b, NAMES[0])?, applied(&a, NAMES[1])?) != heads {
+                let heads = (held_head(&a)?, held_head(&b)?);
+                if (applied_seq(&b, NAMES[0])?, applied_seq(&a, NAMES[1])?) != heads {
                     return Ok(Err(heads));
                 }
                 Ok(Ok(verify::compare(&a, &b, &names)?))
@@ -118,37 +111,6 @@ impl Pair {
         bail!(
             "both are written so steadily that neither ever had all of the other in {TRIES_MAX} tries; verify again later"
         )
-    }
-}
-
-fn head(conn: &rusqlite::Connection) -> Result<i64> {
-    Ok(crate::capture::log_state(conn)?.head.position.seq)
-}
-
-fn applied(conn: &rusqlite::Connection, peer: &str) -> Result<i64> {
-    let sql = "SELECT coalesce(max(seq), 0) FROM __cdc_checkpoints WHERE name = ?1";
-    Ok(conn.query_row(sql, [peer], |row| row.get(0))?)
-}
-
-/// Ends when what comes here is live, and everything that the peer had then is applied.
-async fn whole(board: &Board) {
-    let mut changed = board.subscribe();
-    let mut target = None;
-    loop {
-        let report = board.report();
-        let comes = report.links.iter().find(|link| link.direction == crate::telemetry::Direction::Receive);
-        if let Some(link) = comes {
-            let seq = link.position.as_ref().map(|position| position.seq);
-            if target.is_none() && link.state == LinkState::Live {
-                target = link.head;
-            }
-            if target.is_some_and(|target| seq.is_some_and(|seq| seq >= target)) {
-                return;
-            }
-        }
-        if changed.changed().await.is_err() {
-            return std::future::pending().await;
-        }
     }
 }
 
