@@ -38,6 +38,7 @@ pub mod cloudquery;
 pub mod link;
 
 pub mod doctor;
+pub mod events;
 pub mod replicate;
 
 pub mod node;

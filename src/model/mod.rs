@@ -4,6 +4,7 @@
 //! [`window`] (what travels) and [`progress`] (how far a copy is).
 
 pub mod clock;
+pub mod event;
 pub mod fault;
 pub mod key;
 pub mod position;
@@ -15,6 +16,7 @@ pub mod version;
 pub mod window;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use event::{Changes, Event, EventTable, Operation};
 pub use fault::{Fault, Trouble};
 pub use key::{Collation, Key, NormalKey};
 pub use position::{Checkpoint, Epoch, NodeId, Position};

@@ -31,9 +31,10 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("apply", &[TOOLS]),
     ("admin", &[TOOLS]),
     ("doctor", &[TOOLS, &["capture", "admin"]]),
+    ("events", &[TOOLS, &["capture", "admin"]]),
     ("replicate", &[TOOLS, STAGES]),
-    ("node", &[TOOLS, STAGES, &["replicate"]]),
-    ("cli", &[TOOLS, STAGES, &["doctor", "replicate", "node"]]),
+    ("node", &[TOOLS, STAGES, &["events", "replicate"]]),
+    ("cli", &[TOOLS, STAGES, &["doctor", "events", "replicate", "node"]]),
     ("main", &[&["cli"]]),
 ];
 

@@ -1,0 +1,7 @@
+//! Events: the change log of one database as a stream, for those who react to changes rather than copy them.
+//!
+//! A [`ChangesHandler`] is given batches of events, in change order, one at a time.
+
+pub mod handler;
+
+pub use handler::{ChangesHandler, HandlerError};
