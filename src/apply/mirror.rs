@@ -17,7 +17,7 @@ use super::rows::Writer;
 use super::statement::Target;
 use super::{Applied, Error, NeedRange, SourceError, Window, merge, moves};
 use crate::migrate;
-use crate::model::{Digest, Position, Range, Rows, TableId, WindowItem};
+use crate::model::{CopyingBack, Digest, Position, Range, Rows, TableId, WindowItem};
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{self, ident};
 
@@ -88,7 +88,7 @@ pub(super) struct Frame<'a> {
     pub(super) from: Position,
     lost_history: bool,
     pub(super) end: &'a crate::model::WindowEnd,
-    pub(super) copying_back: bool,
+    pub(super) copying_back: CopyingBack,
     pub(super) now_ms: i64,
 }
 

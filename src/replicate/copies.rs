@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::capture::source::{CatalogTable, Copied, CopyHow, CopyStep};
 use crate::link::HeldTable;
-use crate::model::{CopyState, Key, RangeMode, TableId};
+use crate::model::{CopyState, CopyingBack, Key, RangeMode, TableId};
 
 /// Bounds of one range.
 #[derive(Clone, Copy, Debug)]
@@ -256,6 +256,16 @@ impl Copies {
         }
     }
 
+    /// What an applier of the peer's ranges must know of these.
+    pub fn back(&self) -> CopyingBack {
+        let crosses = |copy: &TableCopy| copy.lost_history || copy.after.is_some() || copy.asked.is_some();
+        match self.known.values().flatten().map(crosses).max() {
+            None => CopyingBack::No,
+            Some(false) => CopyingBack::Waits,
+            Some(true) => CopyingBack::UnderWay,
+        }
+    }
+
     /// Whether every table is copied.
     pub fn done(&self) -> bool {
         self.known.values().all(Option::is_none)
@@ -373,6 +383,18 @@ mod tests {
         let mut copies = Copies::new(&[held(CopyState::Done, false)], false, Manner::Mirrored);
         copies.need(T, None, None);
         assert!(matches!(copies.step(BOUNDS).expect("a step").how, CopyHow::DigestUnlessSmall));
+    }
+
+    #[test]
+    fn a_repair_that_nothing_was_sent_of_waits_and_any_other_copy_is_under_way() {
+        let mut copies = Copies::new(&[held(CopyState::Done, false)], false, Manner::Merged);
+        assert_eq!(copies.back(), CopyingBack::No);
+        copies.mark(&[], &[T]);
+        assert_eq!(copies.back(), CopyingBack::Waits);
+        copies.sent(1, None, &copied(Some(key(2)), true));
+        assert_eq!(copies.back(), CopyingBack::UnderWay, "its digest may be answered");
+        let lost = Copies::new(&[held(CopyState::Done, false)], true, Manner::Merged);
+        assert_eq!(lost.back(), CopyingBack::UnderWay);
     }
 
     #[test]

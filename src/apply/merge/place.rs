@@ -20,7 +20,7 @@ use super::session::Merge;
 use super::stage::{self, Accepted};
 use super::table::{Filled, LocalRow, Shared};
 use super::versions::{KeyOf, Said};
-use crate::model::{Key, KeyShape, NormalKey, TableId, Version};
+use crate::model::{CopyingBack, Key, KeyShape, NormalKey, TableId, Version};
 use crate::sqlite::{ident, value_of};
 
 /// The table and the trigger that note whose rows are in the way.
@@ -171,7 +171,7 @@ impl Merge<'_> {
         let fresh = self.ledger.fresh(self.index, 0);
         let over_own = is_concurrent(entry.as_ref(), self.seen, self.peer) && !left_out(Mutant::NoEcho);
         let says_more = shared.holds_more(self.conn, &change.key, over_own)?;
-        let (version, via) = if (of_range && (self.blind || self.copying_back)) || says_more {
+        let (version, via) = if (of_range && (self.blind || self.may_cross())) || says_more {
             (fresh, None)
         } else if self.rules.forwards || over_own || self.is_touch_undone(table, change, &normal)? {
             let backwards = entry.is_some_and(|entry| entry.version >= change.version) && !left_out(Mutant::Backwards);
@@ -182,6 +182,15 @@ impl Merge<'_> {
         let said = if change.rows.is_empty() { Said::Deleted } else { Said::Written };
         let of = KeyOf { table, key: &change.key, normal: &normal };
         self.ledger.append(self.conn, self.index, of, (said, version, via))
+    }
+
+    /// Whether a copy from here may cross the peer's.
+    fn may_cross(&self) -> bool {
+        match self.copying_back {
+            CopyingBack::No => false,
+            CopyingBack::Waits => !self.replaces_lost,
+            CopyingBack::UnderWay => true,
+        }
     }
 
     /// Whether a row goes that the log has only touched: the touch would be read as its deletion, by us.

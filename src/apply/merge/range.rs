@@ -15,7 +15,7 @@ use super::mutant::{Mutant, left_out};
 use super::session::{Merge, cells, decode};
 use super::stage::Accepted;
 use super::table::Shared;
-use crate::model::{Key, NormalKey, Range, RangeMode, Value, Version};
+use crate::model::{CopyingBack, Key, NormalKey, Range, RangeMode, Value, Version};
 use crate::sqlite::range_sql::{Cells, RangeQuery};
 
 /// Keys that are compared at once: a range may be empty at the sender and hold millions here.
@@ -35,10 +35,12 @@ impl Merge<'_> {
         let shared = self.shared_of(target);
         // What the winner of a first contact lacks comes; what it has stays.
         self.only_adds = range.mode == RangeMode::Union && !self.seed_lost;
+        self.replaces_lost = replaces_lost;
         if self.is_untouched(&shared, target, range)? {
             let writer = Writer { conn: self.conn, target, firing: false };
             let written = copy::apply_range(&writer, range)?;
             self.written.upserts += written.upserts;
+            (self.only_adds, self.replaces_lost) = (false, false);
             return Ok(());
         }
         let mut said = read(&shared, target, range)?;
@@ -61,13 +63,13 @@ impl Merge<'_> {
             self.range_key(&shared, target, (key, rows), replaces_lost)?;
         }
         self.place_all()?;
-        self.only_adds = false;
+        (self.only_adds, self.replaces_lost) = (false, false);
         Ok(())
     }
 
     /// Whether a range can be written as it is: nothing is here, nothing was, and nothing of it is to be logged.
     fn is_untouched(&self, shared: &Shared, target: &Target, range: &Range) -> Result<bool, Error> {
-        let logs = self.rules.forwards || self.blind || self.copying_back;
+        let logs = self.rules.forwards || self.blind || self.copying_back != CopyingBack::No;
         let (Some(table), false) = (shared.captured, logs || shared.has_unique || !shared.is_alike) else {
             return Ok(false);
         };
