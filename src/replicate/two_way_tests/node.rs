@@ -139,6 +139,21 @@ impl Node {
         (self.reader, self.maintainer, self.applier) = open(&self.path, &self.clock);
     }
 
+    /// Removes our triggers, as whoever works on a database may. Says how they are made again.
+    pub(super) fn drop_triggers(&self) -> Vec<String> {
+        let mut found =
+            self.app.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").expect("prepare");
+        let triggers = found
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+            .expect("triggers")
+            .collect::<rusqlite::Result<Vec<_>>>()
+            .expect("triggers");
+        for (name, _) in &triggers {
+            self.app.execute_batch(&format!("DROP TRIGGER \"{name}\"")).expect("drop");
+        }
+        triggers.into_iter().map(|(_, sql)| sql).collect()
+    }
+
     /// The last sequence number.
     pub(super) fn head(&self) -> i64 {
         self.number("SELECT coalesce(max(seq), 0) FROM __cdc_log")
