@@ -142,7 +142,8 @@ impl Work<'_> {
         self.applied.migrated = outcome.migrated;
         self.applied.notes.extend(outcome.notes);
         self.ask = outcome.ask;
-        if moves::take(self.conn, peer)? {
+        // Between two writers capture accounts for what moved here, and copies to everyone.
+        if rules.merge.is_none() && moves::take(self.conn, peer)? {
             self.ask.extend(self.received.compare_by_rowid());
         }
         let tables = self.received.targets.values().map(|target| (target.id, target.name.as_str()));
@@ -158,7 +159,7 @@ impl Work<'_> {
             self.received.copies.begin_all_anew();
             self.ask.clear();
         } else if begins_session {
-            let fresh = self.received.copies.fresh();
+            let fresh = self.received.copies.take_new();
             if merge::take_won(self.conn, self.frame.peer)? {
                 self.received.copies.end_all();
             } else {
