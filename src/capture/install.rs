@@ -5,7 +5,7 @@ use rusqlite::{Connection, MAIN_DB, Transaction, TransactionBehavior};
 use super::checkpoint::{EpochBefore, epochs_before};
 use super::decide::Decision;
 use super::drift::{self, execute, look};
-use super::prune::{capture_limit, is_full, is_limit_off};
+use super::prune::{capture_limit, is_limit_off};
 use super::situation::Situation;
 use super::trigger_sql::Op;
 use super::{CaptureOptions, Error, SkippedTable, change_log};
@@ -104,7 +104,7 @@ fn is_in_place(connection: &Connection, options: &CaptureOptions) -> Result<bool
         return Ok(false);
     }
     Ok(!drift::is_stale(connection, options)?
-        && !is_full(connection)?
+        && !store::log_is_full(connection)?
         && !is_limit_off(connection, &options.log_table, &options.retention)?)
 }
 
@@ -138,7 +138,7 @@ fn put_in_place(
         store::set_meta(transaction, meta_key::HLC, 0)?;
     }
     let known = store::epoch(transaction)?;
-    let full = known.is_some() && is_full(transaction)?;
+    let full = known.is_some() && store::log_is_full(transaction)?;
     if full {
         end_epoch(transaction, options, situation.log_keys.unwrap_or(1), clock)?;
         did.push("began a new epoch: the log was full, and changes since then were not logged".to_owned());

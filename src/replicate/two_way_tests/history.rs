@@ -8,6 +8,7 @@ use super::node::{Rows, Shape, template};
 use super::oracle::{Facts, Fault, Oracle};
 use super::random::Random;
 use super::world::{BEGINNING_MS, World, folder};
+use crate::apply::How;
 use crate::model::Version;
 
 /// Rounds after which a history that is still not quiet never will be.
@@ -49,6 +50,8 @@ struct May {
     prune: bool,
     drift: bool,
     resync: bool,
+    /// Logs reach their limit, and what is written then is not logged.
+    fill: bool,
 }
 
 impl History {
@@ -68,7 +71,7 @@ impl History {
             let preferred = random.pick(&[None, None, Some(edge.0), Some(edge.1)]);
             policies.insert(*edge, preferred.filter(|_| random.chance(30)));
         }
-        let may = May { prune: random.chance(40), drift: random.chance(15), resync: random.chance(20) };
+        let may = May { prune: random.chance(40), drift: random.chance(15), resync: random.chance(20), fill: false };
         let jumps = random.pick(&[0, 0, 80, 1000]);
         let writers = if random.chance(15) { vec![random.below(count)] } else { (0..count).collect() };
         let facts = Facts { one_writer: writers.len() == 1, uniques: uniques > 0, ..Facts::default() };
@@ -76,6 +79,16 @@ impl History {
         let told = vec![format!("{shape:?} edges {edges:?} skews {skews:?} policies {:?}", world.policies)];
         let faults = Random::new(seed ^ 0x00ff_00ff_00ff_00ff);
         Self { random, faults, world, oracle: Oracle::default(), facts, keys, values, jumps, writers, may, told }
+    }
+
+    /// One with more that goes wrong: logs that reach their limit, and first contacts that merge.
+    fn harder(seed: u64) -> Self {
+        let mut history = Self::new(seed);
+        history.may.fill = history.faults.chance(50);
+        if history.faults.chance(50) {
+            (history.may.prune, history.world.how) = (true, How::Union);
+        }
+        history
     }
 
     fn tell(&mut self, what: impl FnOnce() -> String) {
@@ -104,6 +117,9 @@ impl History {
         if self.may.resync && self.random.chance(3) && self.world.resync(a) {
             self.facts.resyncs += 1;
             self.tell(|| format!("resync {a}"));
+        }
+        if self.may.fill {
+            self.fill_or_begin_anew();
         }
         match self.random.below(100) {
             0..30 => {
@@ -147,6 +163,27 @@ impl History {
             self.world.cut(node, peer);
         }
         self.world.nodes[node].restart();
+    }
+
+    /// A log reaches its limit, and some time later its node notices.
+    fn fill_or_begin_anew(&mut self) {
+        if !self.faults.chance(3) {
+            return;
+        }
+        let node = self.faults.pick(&self.writers);
+        if self.world.is_full(node) {
+            self.begin_anew(node);
+        } else {
+            self.tell(|| format!("fill {node}"));
+            self.world.fill(node);
+            self.facts.drifts += 1;
+        }
+    }
+
+    fn begin_anew(&mut self, node: usize) {
+        self.tell(|| format!("a new log at {node}"));
+        self.facts.went_back |= self.world.nodes[node].went_back();
+        self.world.begin_anew(node);
     }
 
     fn connect(&mut self, edge: usize) {
@@ -243,6 +280,11 @@ impl History {
 
     /// Brings all that is left everywhere, in random order.
     fn settle(&mut self) -> Option<Fault> {
+        for node in 0..self.world.nodes.len() {
+            if self.world.is_full(node) {
+                self.begin_anew(node);
+            }
+        }
         for edge in 0..self.world.edges.len() {
             self.connect(edge);
         }
@@ -271,7 +313,7 @@ impl History {
 }
 
 /// Runs many histories on all cores; every one must be without fault.
-fn run_all(first: u64, count: u64) {
+fn run_all(first: u64, count: u64, of_seed: fn(u64) -> History) {
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8)) as u64;
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -279,7 +321,7 @@ fn run_all(first: u64, count: u64) {
             let failed = &failed;
             scope.spawn(move || {
                 for seed in (first..first + count).filter(|seed| seed % threads == thread) {
-                    let mut history = History::new(seed);
+                    let mut history = of_seed(seed);
                     let fault = history.run();
                     if let Some(fault) = fault {
                         let mut failed = failed.lock().expect("nobody panicked");
@@ -309,5 +351,12 @@ fn from_env(name: &str, default: u64) -> u64 {
 fn nodes_that_write_end_equal_and_nothing_is_lost_unrecorded() {
     let first = from_env("TWINLITE_SEED", 0);
     let count = from_env("TWINLITE_CASES", if first > 0 { 1 } else { 2_000 });
-    run_all(first, count);
+    run_all(first, count, History::new);
+}
+
+#[test]
+fn logs_that_reach_their_limit_and_databases_that_are_merged_lose_nothing_unrecorded() {
+    let first = from_env("TWINLITE_SEED", 0);
+    let count = from_env("TWINLITE_CASES", if first > 0 { 1 } else { 500 });
+    run_all(first, count, History::harder);
 }
