@@ -41,6 +41,8 @@ pub(super) struct History {
     jumps: i64,
     writers: Vec<usize>,
     may: May,
+    /// Whether our triggers are gone.
+    is_missing: bool,
     /// What happened, to be shown.
     pub(super) told: Vec<String>,
 }
@@ -78,7 +80,8 @@ impl History {
         let world = World::new(&template_of(shape), shape, &skews, &edges, policies);
         let told = vec![format!("{shape:?} edges {edges:?} skews {skews:?} policies {:?}", world.policies)];
         let faults = Random::new(seed ^ 0x00ff_00ff_00ff_00ff);
-        Self { random, faults, world, oracle: Oracle::default(), facts, keys, values, jumps, writers, may, told }
+        let (oracle, is_missing) = (Oracle::default(), false);
+        Self { random, faults, world, oracle, facts, keys, values, jumps, writers, may, is_missing, told }
     }
 
     /// One with more that goes wrong: logs that reach their limit, and first contacts that merge.
@@ -228,7 +231,9 @@ impl History {
         for (name, _) in &triggers {
             app.execute_batch(&format!("DROP TRIGGER \"{name}\"")).expect("drop");
         }
+        self.is_missing = true;
         self.write(node);
+        self.is_missing = false;
         for (_, sql) in &triggers {
             self.world.nodes[node].app.execute_batch(sql).expect("create");
         }
@@ -275,7 +280,8 @@ impl History {
         let seen = &self.world.nodes[node];
         let unlogged = Version { ts_ms: now, origin, seq: seen.head() + 1 };
         let version = |key| seen.newest_version(key).unwrap_or(unlogged);
-        self.oracle.note(node, (&before, &after), self.facts.one_writer, version);
+        let is_logged = !self.is_missing && !self.world.is_full(node);
+        self.oracle.note((node, is_logged), (&before, &after), self.facts.one_writer, version);
     }
 
     /// Brings all that is left everywhere, in random order.

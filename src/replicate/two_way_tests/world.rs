@@ -49,7 +49,8 @@ impl World {
             skews.iter().enumerate().map(|(number, skew)| Node::new(folder.path(), template, number, shape, *skew));
         let nodes: Vec<Node> = nodes.collect();
         let edges = edges.to_vec();
-        let mut world = Self { nodes, edges, policies, now: 0, blinds: 0, seeds: 0, how: How::Replace, unions: 0, _folder: folder };
+        let mut world =
+            Self { nodes, edges, policies, now: 0, blinds: 0, seeds: 0, how: How::Replace, unions: 0, _folder: folder };
         for (a, b) in world.edges.clone() {
             for (x, y) in [(a, b), (b, a)] {
                 let head = world.nodes[y].maintainer.log_state().expect("log").head;
@@ -258,7 +259,8 @@ impl World {
 
     /// Whether a node's log has reached its limit, so that its triggers log nothing.
     pub(super) fn is_full(&self, at: usize) -> bool {
-        self.nodes[at].number("SELECT value <= (SELECT max(seq) FROM __cdc_log) FROM __cdc_meta WHERE key = 'capture_limit'")
+        self.nodes[at]
+            .number("SELECT value <= (SELECT max(seq) FROM __cdc_log) FROM __cdc_meta WHERE key = 'capture_limit'")
             == 1
     }
 
