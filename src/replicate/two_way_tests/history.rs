@@ -186,6 +186,7 @@ impl History {
     fn begin_anew(&mut self, node: usize) {
         self.tell(|| format!("a new log at {node}"));
         self.facts.went_back |= self.world.nodes[node].went_back();
+        self.oracle.log_ended(node);
         self.world.begin_anew(node);
     }
 

@@ -75,6 +75,12 @@ impl Oracle {
         }
     }
 
+    /// A node's log ends, and what it knew of deletions with it.
+    pub(super) fn log_ended(&mut self, node: usize) {
+        let known = self.gone.iter().filter(|((at, _), _)| *at == node);
+        self.unlogged.extend(known.map(|(_, id)| *id));
+    }
+
     /// What is wrong in the end, if anything.
     pub(super) fn verdict(&self, world: &World, facts: &Facts) -> Option<Fault> {
         for node in &world.nodes {
