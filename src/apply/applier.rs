@@ -8,8 +8,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::catalog::Received;
 use super::checkpoint::{self, Copies};
+use super::file::{create_file, switch_to_wal};
 use super::merge::{self, Both, LogIndex, Watch};
-use super::{Applied, Error, Held, Meeting, Recapture, Window, mirror};
+use super::{Applied, Error, Held, Meeting, Recapture, Window, mirror, user_triggers};
 use crate::model::NodeId;
 use crate::sqlite::{self, Role};
 use crate::telemetry::failpoint;
@@ -29,6 +30,8 @@ pub struct Applier {
     peers: HashMap<NodeId, Received>,
     index: Option<LogIndex>,
     recapture: Option<Box<dyn Recapture>>,
+    /// The schema that the user's triggers were last looked at in, for each peer.
+    triggers_at: HashMap<NodeId, i64>,
 }
 
 impl Applier {
@@ -48,7 +51,8 @@ impl Applier {
         let transaction = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
         let node = sqlite::store::ensure_node(&transaction)?;
         transaction.commit()?;
-        Ok(Self { conn, path: path.to_owned(), node, peers: HashMap::new(), index: None, recapture: None })
+        let (path, peers, triggers_at) = (path.to_owned(), HashMap::new(), HashMap::new());
+        Ok(Self { conn, path, node, peers, index: None, recapture: None, triggers_at })
     }
 
     /// Sets what puts the capture of this database right when a schema change was applied.
@@ -112,7 +116,9 @@ impl Applier {
 
     fn transact(&mut self, window: Window<'_>) -> Result<Applied, Error> {
         let peer = window.peer;
+        user_triggers::look(&mut self.conn, self.triggers_at.entry(peer).or_default(), window.rules)?;
         let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        user_triggers::check(&transaction, self.triggers_at[&peer], window.rules)?;
         let begun = Instant::now();
         // Out of the map until the commit: what a failed transaction knew of the schema is not so.
         let mut received = match self.peers.remove(&peer) {
@@ -156,34 +162,6 @@ impl Applier {
         }
         Ok(())
     }
-}
-
-fn switch_to_wal(conn: &Connection, path: &Path) -> Result<(), Error> {
-    let mode = |sql| conn.query_row(sql, [], |row| row.get::<_, String>(0));
-    let found = mode("PRAGMA main.journal_mode")?;
-    let stays = |mode| Error::Wal { path: path.to_owned(), mode };
-    match mode("PRAGMA main.journal_mode = WAL") {
-        Ok(now) if now.eq_ignore_ascii_case("wal") => Ok(()),
-        Ok(now) => Err(stays(now)),
-        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Err(stays(found)),
-        Err(error) => Err(sqlite::Error::doing("switch the replica to WAL")(error).into()),
-    }
-}
-
-/// SQLite gives `-wal` and `-shm` the mode of the database's file.
-fn create_file(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-    const MODE: u32 = 0o660;
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let group = std::fs::metadata(folder)?.gid();
-    if file.metadata()?.gid() != group
-        && let Err(error) = fchown(&file, None, Some(group))
-    {
-        tracing::warn!(%error, "new replica keeps our own group, not its folder's");
-    }
-    // The umask may have taken the group's bits away.
-    file.set_permissions(std::fs::Permissions::from_mode(MODE))
 }
 
 #[cfg(test)]

@@ -158,6 +158,21 @@ pub enum Error {
         /// The row's key, as text.
         key: String,
     },
+    /// A trigger that fires on what is merged writes what is captured.
+    #[error(
+        "trigger \"{trigger}\" writes into table \"{writes}\", which is captured, and user_triggers is on: both ends would \
+         write it, once by the trigger and once by the link; drop the trigger, or leave \"{writes}\" out by skip_tables or \
+         set user_triggers: off and start the node again, and the link goes on from here"
+    )]
+    TriggerWrites {
+        /// The trigger.
+        trigger: String,
+        /// The table that it writes.
+        writes: String,
+    },
+    /// The schema changed between two looks at it.
+    #[error("the schema changed just as the window was begun; the link begins anew")]
+    SchemaMoved,
     /// Capture could not be put right after the schema changed.
     #[error("put the capture of this database right after its schema changed")]
     Recapture(#[source] SourceError),
@@ -202,7 +217,7 @@ impl Error {
             // The spool, or the connection behind it.
             Self::Source(_) => Fault::Retry,
             // As a rule somebody else holds the lock, or changes the schema meanwhile.
-            Self::Recapture(_) => Fault::Retry,
+            Self::Recapture(_) | Self::SchemaMoved => Fault::Retry,
             Self::Row { .. }
             | Self::NullRefused { .. }
             | Self::PeerChanged { .. }
@@ -212,6 +227,7 @@ impl Error {
             | Self::ClockAhead { .. }
             | Self::Cycle { .. }
             | Self::UniqueOnlyHere { .. }
+            | Self::TriggerWrites { .. }
             | Self::Malformed(_)
             | Self::Create { .. }
             | Self::Wal { .. } => Fault::Halt,
@@ -235,6 +251,8 @@ impl Error {
             Self::ClockAhead { .. } => "clock_ahead",
             Self::Cycle { .. } => "cycle",
             Self::UniqueOnlyHere { .. } => "unique_only_here",
+            Self::TriggerWrites { .. } => "user_triggers",
+            Self::SchemaMoved => "schema_moved",
             Self::Recapture(_) => "recapture",
             Self::Create { .. } => "create",
             Self::Wal { .. } => "journal_mode",

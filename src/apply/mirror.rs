@@ -35,7 +35,9 @@ pub(super) fn apply<'a, 'w: 'a>(
     (both, mut watch): (Option<Both<'a>>, Watch<'_>),
 ) -> Result<Applied, Error> {
     let Window { peer, peer_name, rules, from, lost_history, mut items, end, copying_back, now_ms } = window;
-    let frame = Frame { peer, peer_name, rules, from, lost_history, end, copying_back, now_ms };
+    // Before the apply flag takes the limit's place.
+    let log_is_full = both.is_some() && store::log_is_full(conn)?;
+    let frame = Frame { peer, peer_name, rules, from, lost_history, end, copying_back, log_is_full, now_ms };
     let mut items: Items<'_, '_> = (&mut items).peekable();
     let begins_session = matches!(items.peek(), Some(Ok(WindowItem::Catalog)));
     let lost = check_order(conn, &frame, begins_session)?;
@@ -89,6 +91,8 @@ pub(super) struct Frame<'a> {
     lost_history: bool,
     pub(super) end: &'a crate::model::WindowEnd,
     pub(super) copying_back: CopyingBack,
+    /// Whether the application's changes here go unlogged.
+    pub(super) log_is_full: bool,
     pub(super) now_ms: i64,
 }
 

@@ -27,6 +27,7 @@ mod checkpoint;
 pub mod conflicts;
 mod copy;
 mod error;
+mod file;
 mod foreign;
 pub(crate) mod merge;
 mod mirror;
@@ -36,6 +37,7 @@ mod rows;
 mod statement;
 #[cfg(test)]
 mod testing;
+mod user_triggers;
 mod window;
 
 pub use applier::Applier;

@@ -37,6 +37,8 @@ pub(super) struct Script {
 /// What is to be done, in this order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Decision {
+    /// Whether the log is made by these statements.
+    pub makes_log: bool,
     /// DDL.
     pub statements: Vec<String>,
     /// Generations to write down.
@@ -122,6 +124,7 @@ impl Decider<'_> {
         let widths = self.situation.wanted.iter().map(|table| table.key_columns().len());
         let want = widths.max().unwrap_or(1).max(1);
         let log = &self.situation.log;
+        self.decision.makes_log = self.situation.log_keys.is_none();
         self.decision.statements.extend(match self.situation.log_keys {
             None => vec![change_log::create_sql(log, want, 0)],
             Some(have) => change_log::widen_sql(log, have, want),

@@ -12,7 +12,7 @@ use super::decide::{Decision, Script, Witness, decide};
 use super::situation::{self, Situation};
 use super::touch_sql::default_sql;
 use super::trigger_sql::Op;
-use super::{CaptureOptions, Error, SkippedTable, change_log, generation, missed};
+use super::{CaptureOptions, Error, SkippedTable, change_log, epochs, generation, missed};
 use crate::model::{Clock, Generated, KeyShape, TableId, TableSchema};
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{catalog, ident};
@@ -191,6 +191,13 @@ pub(super) fn execute(
 ) -> Result<(), Error> {
     for sql in &decision.statements {
         transaction.execute_batch(sql).map_err(crate::sqlite::Error::doing("put capture in place"))?;
+    }
+    if decision.makes_log && store::epoch(transaction)?.is_some() {
+        tracing::warn!(
+            log = options.log_table,
+            "the change log was gone: a new one begins, and everything is copied again"
+        );
+        epochs::end_of_lost_log(transaction, options, clock)?;
     }
     for generation in &decision.generations {
         generation.insert(transaction)?;

@@ -2,16 +2,14 @@
 
 use rusqlite::{Connection, MAIN_DB, Transaction, TransactionBehavior};
 
-use super::checkpoint::{EpochBefore, epochs_before};
 use super::decide::Decision;
 use super::drift::{self, execute, look};
-use super::prune::{capture_limit, is_full, is_limit_off};
+use super::prune::{capture_limit, is_limit_off};
 use super::situation::Situation;
-use super::trigger_sql::Op;
-use super::{CaptureOptions, Error, SkippedTable, change_log};
+use super::{CaptureOptions, Error, SkippedTable, change_log, epochs};
 use crate::model::{Clock, Epoch, NodeId};
+use crate::sqlite::catalog;
 use crate::sqlite::store::{self, meta_key};
-use crate::sqlite::{catalog, ident};
 
 /// What [`install`] found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +102,7 @@ fn is_in_place(connection: &Connection, options: &CaptureOptions) -> Result<bool
         return Ok(false);
     }
     Ok(!drift::is_stale(connection, options)?
-        && !is_full(connection)?
+        && !store::log_is_full(connection)?
         && !is_limit_off(connection, &options.log_table, &options.retention)?)
 }
 
@@ -138,14 +136,17 @@ fn put_in_place(
         store::set_meta(transaction, meta_key::HLC, 0)?;
     }
     let known = store::epoch(transaction)?;
-    let full = known.is_some() && is_full(transaction)?;
-    if full {
-        end_epoch(transaction, options, situation.log_keys.unwrap_or(1), clock)?;
+    if let (Some(_), Some(keys)) = (known, situation.log_keys)
+        && store::log_is_full(transaction)?
+    {
+        epochs::end_of_full_log(transaction, options, keys, clock)?;
         did.push("began a new epoch: the log was full, and changes since then were not logged".to_owned());
     }
-    let epoch = known.filter(|_| !full).unwrap_or_else(|| Epoch(store::random_positive()));
-    store::set_meta(transaction, meta_key::EPOCH, epoch.0)?;
     execute(transaction, options, &decision, clock)?;
+    let epoch = match store::epoch(transaction)? {
+        Some(epoch) => epoch,
+        None => epochs::begin(transaction)?,
+    };
     let limit = capture_limit(transaction, &options.log_table, &options.retention)?;
     store::set_meta(transaction, meta_key::CAPTURE_LIMIT, limit)?;
     let fresh = decision.generations.iter().map(|generation| generation.schema_name.as_str()).collect::<Vec<_>>();
@@ -154,29 +155,5 @@ fn put_in_place(
     }
     did.extend(decision.notes);
     let (captured, skipped) = (decision.captured, decision.skipped);
-    Ok(Installed { node, epoch, new_epoch: full || known.is_none(), did, captured, skipped })
-}
-
-/// Ends the epoch of a log that is full: notes its last entry, and makes the log anew. Sequence numbers go on.
-fn end_epoch(
-    transaction: &Transaction<'_>,
-    options: &CaptureOptions,
-    keys: usize,
-    clock: &dyn Clock,
-) -> Result<(), Error> {
-    let log = &options.log_table;
-    let (head, _) = change_log::bounds(transaction, log)?;
-    let (ts, fingerprint) = change_log::entry_mark(transaction, log, head)?.unwrap_or((0, 0));
-    let mut before = epochs_before(transaction)?;
-    let epoch = store::epoch(transaction)?.map_or(0, |epoch| epoch.0);
-    before.push(EpochBefore { epoch, seq: head, ts, fingerprint });
-    store::set_meta(transaction, meta_key::EPOCHS_BEFORE, serde_json::to_string(&before)?)?;
-    transaction.execute_batch(&format!("DROP TABLE main.{}", ident(log)))?;
-    transaction.execute_batch(&change_log::create_sql(log, keys, 0))?;
-    transaction.execute(
-        &format!("INSERT INTO main.{}(seq, ts, tbl, op) VALUES (?1, max(?2, ?3), 0, ?4)", ident(log)),
-        (head + 1, ts, clock.now_ms(), Op::Schema.code()),
-    )?;
-    transaction.execute("UPDATE main.__cdc_consumers SET cut_off = 1", [])?;
-    Ok(())
+    Ok(Installed { node, epoch, new_epoch: known != Some(epoch), did, captured, skipped })
 }

@@ -26,6 +26,7 @@ mod checkpoint;
 mod ddl;
 mod decide;
 mod drift;
+mod epochs;
 mod error;
 mod examine;
 mod index_sql;

@@ -63,7 +63,7 @@ pub struct Pruned {
 pub fn prune(connection: &mut Connection, request: &PruneRequest, clock: &dyn Clock) -> Result<Pruned, Error> {
     let log = change_log::name(connection)?;
     let (_, mut oldest) = change_log::bounds(connection, &log)?;
-    if is_full(connection)? {
+    if store::log_is_full(connection)? {
         return Ok(Pruned { limit_reached: true, oldest, ..Pruned::default() });
     }
     let plan = plan(connection, &log, request, clock)?;
@@ -194,14 +194,6 @@ pub(super) fn is_limit_off(connection: &Connection, log: &str, retention: &Reten
     let Some(limit) = store::meta::<i64>(connection, meta_key::CAPTURE_LIMIT)? else { return Ok(true) };
     let (wanted, head) = (capture_limit(connection, log, retention)?, change_log::bounds(connection, log)?.0);
     Ok(wanted.abs_diff(limit) > limit.abs_diff(head).max(8) / 2)
-}
-
-/// Whether the log has reached its limit: changes may have gone unlogged.
-pub(super) fn is_full(connection: &Connection) -> Result<bool, Error> {
-    let log = change_log::name(connection)?;
-    let limit: Option<i64> = store::meta(connection, meta_key::CAPTURE_LIMIT)?;
-    Ok(limit.is_some_and(|limit| limit != store::APPLYING)
-        && change_log::bounds(connection, &log)?.0 >= limit.unwrap_or(i64::MAX))
 }
 
 fn note_consumers(transaction: &Transaction<'_>, plan: &PrunePlan, clock: &dyn Clock) -> Result<(), Error> {

@@ -201,20 +201,32 @@ pub(super) async fn refused_at_first_contact(board: &Board, once: bool) -> Troub
     }
 }
 
-/// Ends when a failure that might have passed has not, for as long as [`STUCK_AFTER`], and nothing was applied since.
-async fn stuck(board: &Board) -> Trouble {
+/// Ends when a failure that might have passed has not, for as long as [`STUCK_AFTER`]: nothing was applied since, in either
+/// direction, and at half of the looks at least the link was down. Where both ends write, one direction may well come up
+/// for a moment, each time, before the other fails.
+pub(super) async fn stuck(board: &Board) -> Trouble {
     let mut looks = tokio::time::interval(STUCK_AFTER / STUCK_LOOKS);
-    let (mut seen, mut times) = (None, 0);
+    let (mut seen, mut idle, mut failing, mut last) = (None, 0, 0, None);
     loop {
         looks.tick().await;
         let report = board.report();
-        let Some(link) = report.links.first() else { continue };
         let copied: u64 = report.tables.iter().map(|table| table.rows_copied).sum();
-        let now = Some((link.position.as_ref().map(|position| position.seq), copied));
-        times = if link.state == LinkState::Connecting && now == seen { times + 1 } else { 0 };
-        seen = now;
-        if let Some(error) = link.last_error.as_ref().filter(|_| times >= STUCK_LOOKS) {
-            return error.clone();
+        let positions = report.links.iter().map(|link| link.position.as_ref().map(|position| position.seq));
+        let now = Some((positions.collect::<Vec<_>>(), copied));
+        if now != seen {
+            (seen, idle, failing, last) = (now, 0, 0, None);
+            continue;
+        }
+        idle += 1;
+        let down = report.links.iter().filter(|link| link.state == LinkState::Connecting);
+        let error = down.filter_map(|link| link.last_error.clone()).next();
+        failing += u32::from(error.is_some());
+        last = error.or(last);
+        if idle >= STUCK_LOOKS
+            && failing * 2 >= idle
+            && let Some(error) = last.take()
+        {
+            return error;
         }
     }
 }
@@ -358,5 +370,33 @@ mod tests {
         link.state(LinkState::Connecting);
         assert!(timeout(STUCK_AFTER / 2, stuck(&board)).await.is_err(), "it may pass");
         assert_eq!(timeout(STUCK_AFTER * 2, stuck(&board)).await.expect("given up"), full);
+    }
+
+    /// It waited for ever, as nobody looked where both ends write.
+    #[tokio::test(start_paused = true)]
+    async fn once_gives_up_where_one_direction_comes_up_and_the_other_does_not() {
+        let board = Board::new("b", "b.db", Arc::new(SystemClock));
+        let [sends, receives] = [Direction::Send, Direction::Receive].map(|way| board.link("a", way, None));
+        let full = Trouble { code: "disk_full".to_owned(), message: "full".to_owned(), hint: String::new() };
+        let up_and_down = async {
+            loop {
+                sends.error(None);
+                [&sends, &receives].iter().for_each(|link| link.state(LinkState::Live));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                for link in [&sends, &receives] {
+                    link.error(Some(full.clone()));
+                    link.state(LinkState::Connecting);
+                }
+                tokio::time::sleep(Duration::from_secs(4)).await;
+            }
+        };
+        let looking = async {
+            assert!(timeout(STUCK_AFTER / 2, stuck(&board)).await.is_err(), "it may pass");
+            timeout(STUCK_AFTER * 3, stuck(&board)).await.expect("given up")
+        };
+        tokio::select! {
+            () = up_and_down => {}
+            trouble = looking => assert_eq!(trouble, full),
+        }
     }
 }

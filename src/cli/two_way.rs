@@ -11,7 +11,7 @@ use super::args::{Replicate, SeedChoice};
 use super::progress::Progress;
 use super::replicate::{
     Watched, applied_seq, caught_up, ended_early, farewell, given_up, held_head, held_reader, reached,
-    refused_at_first_contact, verified,
+    refused_at_first_contact, stuck, verified,
 };
 use super::run::start_again;
 use super::signal::Stop;
@@ -79,6 +79,8 @@ impl Pair {
             ended = self.b.ended() => Some(Ok(ended_early(ended))),
             trouble = refused_at_first_contact(a, args.once) => Some(Err(given_up(trouble, args))),
             trouble = refused_at_first_contact(b, args.once) => Some(Err(given_up(trouble, args))),
+            trouble = stuck(a), if args.once => Some(Err(given_up(trouble, args))),
+            trouble = stuck(b), if args.once => Some(Err(given_up(trouble, args))),
             ((), ()) = async { tokio::join!(caught_up(a), caught_up(b)) }, if args.once => Some(Ok(Watched::Outcome(Outcome::Done))),
         };
         progress.finish().await;

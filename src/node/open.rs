@@ -21,7 +21,7 @@ use crate::replicate::feed::{Feed, Shelf};
 use crate::replicate::meeting::Seed;
 use crate::replicate::sender::WindowShape;
 use crate::replicate::session::LinkSettings;
-use crate::sqlite::trigger_writes::{TriggerWrite, trigger_writes};
+use crate::sqlite::trigger_writes::{TriggerWrite, forbidden};
 use crate::sqlite::{self, Db, Role};
 use crate::telemetry::Board;
 
@@ -78,25 +78,28 @@ pub async fn open(config: &Arc<NodeConfig>, board: &Board, surroundings: &Surrou
     Ok(opened)
 }
 
-/// Refuses a link that goes both ways and fires triggers which write what is captured: both ends would write it, each
-/// again for what the other one sent. Looked at when the node starts; a trigger that is made later is not noticed.
+/// Refuses a link that fires triggers which write what is captured, where what comes goes on to somebody: both ends would
+/// write it, each again for what the other one sent. Looked at when the node starts; the applier notices one that is made
+/// later, and halts the link.
 fn refuse_user_triggers(config: &NodeConfig) -> Result<()> {
-    let both = |link: &&LinkConfig| link.user_triggers && link.directions.sends() && link.directions.receives();
-    let Some(link) = config.links.iter().find(both) else { return Ok(()) };
+    let fires = |link: &&LinkConfig| link.user_triggers && link.directions.receives() && config.merges();
     if !config.database.exists() {
         return Ok(());
     }
+    for link in config.links.iter().filter(fires) {
+        refuse_triggers_of(config, link)?;
+    }
+    Ok(())
+}
+
+fn refuse_triggers_of(config: &NodeConfig, link: &LinkConfig) -> Result<()> {
     let mut connection = sqlite::open(&config.database, Role::Application, false)?;
-    let tables = sqlite::catalog::table_list(&connection)?.into_iter().map(|table| table.name);
-    let (travel, captured) = (link.selection(), config.selection());
-    let tables: Vec<String> = tables.filter(|table| travel.has(table)).collect();
-    let written = trigger_writes(&mut connection, &tables)?;
-    let Some(TriggerWrite { trigger, writes }) = written.iter().find(|found| captured.has(&found.writes)) else {
-        return Ok(());
-    };
+    let captured = config.selection();
+    let found = forbidden(&mut connection, &link.selection(), &|table| captured.has(table))?;
+    let Some(TriggerWrite { trigger, writes }) = found else { return Ok(()) };
     let link = &link.name;
     anyhow::bail!(
-        "link \"{link}\": user_triggers: on with directions: both, but trigger \"{trigger}\" writes into table \"{writes}\", \
+        "link \"{link}\": user_triggers: on, but trigger \"{trigger}\" writes into table \"{writes}\", \
          which is captured: both ends would write it, once by the trigger and once by the link; leave user_triggers off, \
          drop the trigger, or leave \"{writes}\" out by skip_tables"
     )

@@ -255,6 +255,18 @@ pub fn log_table(connection: &Connection) -> Result<String, Error> {
         .ok_or_else(|| Error::Damaged { table: "__cdc_meta", what: "it names no log".to_owned() })
 }
 
+/// Whether the log has reached its limit: triggers log nothing, so changes of the application go unlogged. Not to be asked
+/// while the apply flag is set.
+///
+/// # Errors
+/// SQLite's.
+pub fn log_is_full(connection: &Connection) -> Result<bool, Error> {
+    let limit: Option<i64> = meta(connection, meta_key::CAPTURE_LIMIT)?;
+    let Some(limit) = limit.filter(|limit| *limit != APPLYING) else { return Ok(false) };
+    let sql = format!("SELECT coalesce(max(seq), 0) FROM main.{}", log_table(connection)?);
+    Ok(connection.prepare_cached(&sql)?.query_row([], |row| row.get::<_, i64>(0))? >= limit)
+}
+
 /// How many key columns the log of that name (an SQL identifier) has.
 ///
 /// # Errors

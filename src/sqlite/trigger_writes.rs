@@ -9,6 +9,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use super::catalog::{self, OURS};
 use super::{Error, ident};
+use crate::model::Selection;
 
 /// That a trigger writes into a table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +52,20 @@ pub fn trigger_writes(connection: &mut Connection, tables: &[String]) -> Result<
     connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
     let found = found.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(found.clone())
+}
+
+/// A trigger that fires on rows of these tables and writes what is captured, if there is one.
+///
+/// # Errors
+/// As [`trigger_writes`].
+pub fn forbidden(
+    connection: &mut Connection,
+    travel: &Selection,
+    is_captured: &dyn Fn(&str) -> bool,
+) -> Result<Option<TriggerWrite>, Error> {
+    let tables = catalog::table_list(connection)?.into_iter().map(|table| table.name);
+    let tables: Vec<String> = tables.filter(|table| travel.has(table)).collect();
+    Ok(trigger_writes(connection, &tables)?.into_iter().find(|found| is_captured(&found.writes)))
 }
 
 fn note(context: &AuthContext<'_>, found: &mut BTreeSet<TriggerWrite>) {

@@ -396,3 +396,97 @@ fn one_command_joins_two_databases_and_keeps_them_equal() {
     expect_code(0, &base);
     assert_eq!((rows(&a), rows(&b)), ("2b 3A".to_owned(), "2b 3A".to_owned()));
 }
+
+fn everywhere(nodes: &Nodes, sql: &str) -> i64 {
+    nodes.nodes.iter().map(|node| node.number(sql)).sum()
+}
+
+/// The triggers have reached their limit while no node ran: a new epoch begins. What was written unlogged is copied, what
+/// the peer has written meanwhile comes as always, and what the two contradict each other in is kept; nobody has to say
+/// whose rows win.
+#[test]
+fn a_log_that_filled_up_while_nobody_ran_is_copied_and_the_peer_keeps_its_own() {
+    for hub in [false, true] {
+        let settings = Settings { node: "capture: { retention: { rows: 50 } }\n".to_owned(), ..Settings::default() };
+        let mut nodes = Nodes::running(if hub { 3 } else { 2 }, TABLES, &settings);
+        let [a, b] = [0, 1].map(|node| nodes.nodes[node].app());
+        run(&a, "INSERT INTO t VALUES (1, 'old', NULL), (2, 'old', NULL), (3, 'old', 'three'), (4, 'old', NULL)");
+        nodes.assert_equal();
+        nodes.stop();
+        for id in 100..300 {
+            run(&a, &format!("INSERT INTO t VALUES ({id}, 'a', NULL)"));
+        }
+        let unlogged = "SELECT count(*) FROM t WHERE id BETWEEN 100 AND 299 AND id NOT IN (SELECT k0 FROM __cdc_log WHERE k0 NOTNULL)";
+        assert!(nodes.nodes[0].number(unlogged) > 0, "the triggers have stopped");
+        run(&a, "UPDATE t SET v = 'unlogged' WHERE id = 1; DELETE FROM t WHERE id = 4");
+        run(
+            &b,
+            "UPDATE t SET v = 'b' WHERE id IN (1, 2); INSERT INTO t VALUES (900, 'b', 'nine'); DELETE FROM t WHERE id = 3",
+        );
+        let epoch = "SELECT value FROM __cdc_meta WHERE key = 'epoch'";
+        let before = nodes.nodes[0].number(epoch);
+        nodes.start();
+        nodes.assert_equal();
+        assert_ne!(nodes.nodes[0].number(epoch), before);
+        let a = &nodes.nodes[0];
+        assert_eq!(a.number("SELECT count(*) FROM t WHERE v = 'a'"), 200, "what went unlogged is everywhere");
+        assert_eq!(a.number("SELECT count(*) FROM t WHERE v = 'b'"), 3, "what the peer wrote is, too");
+        assert_eq!(a.number("SELECT count(*) FROM t WHERE id IN (3, 4)"), 0, "both deletions are");
+        assert_eq!(a.number("SELECT count(*) FROM t WHERE v = 'unlogged'"), 0, "the peer's change came as always");
+        let kept = a.number(
+            "SELECT count(*) FROM __cdc_conflicts WHERE why = 'lost_history' AND instr(loser, x'756e6c6f67676564')",
+        );
+        assert_eq!(kept, 1, "and what it overwrote is kept");
+        // Nobody is blind any more, so what one writes and then the other is no conflict.
+        let conflicts = everywhere(&nodes, "SELECT count(*) FROM __cdc_conflicts");
+        run(&nodes.nodes[1].app(), "UPDATE t SET v = 'then b' WHERE id BETWEEN 100 AND 110");
+        nodes.assert_equal();
+        run(&nodes.nodes[0].app(), "UPDATE t SET v = 'then a' WHERE id BETWEEN 100 AND 110");
+        nodes.assert_equal();
+        assert_eq!(everywhere(&nodes, "SELECT count(*) FROM __cdc_conflicts"), conflicts);
+        nodes.stop();
+    }
+}
+
+/// The log was dropped by hand, and made anew under the old epoch: what the peer held of it fitted nothing, or another
+/// entry than the one that it had been.
+#[test]
+fn a_log_that_somebody_dropped_begins_a_new_epoch() {
+    for runs in [false, true] {
+        let mut nodes = Nodes::running(2, TABLES, &Settings::default());
+        let [a, b] = [0, 1].map(|node| nodes.nodes[node].app());
+        run(&a, "INSERT INTO t VALUES (1, 'a', NULL), (2, 'a', NULL)");
+        run(&b, "INSERT INTO t VALUES (3, 'b', NULL)");
+        nodes.assert_equal();
+        let epoch = "SELECT value FROM __cdc_meta WHERE key = 'epoch'";
+        let before = nodes.nodes[0].number(epoch);
+        if !runs {
+            nodes.stop();
+            run(&a, "INSERT INTO t VALUES (4, 'never sent', NULL)");
+        }
+        // By a connection of its own: the one that dropped it would not see that it is there again.
+        run(&nodes.nodes[0].app(), "DROP TABLE __cdc_log");
+        if !runs {
+            run(&b, "UPDATE t SET v = 'own' WHERE id = 2");
+            let database = nodes.nodes[0].database.to_str().unwrap().to_owned();
+            expect_code(0, &["setup", "--db", &database]);
+            assert_ne!(nodes.nodes[0].number(epoch), before, "setup says that it is another log");
+            nodes.start();
+        } else {
+            until("the log to be there again", || {
+                let count = "SELECT count(*) FROM sqlite_schema WHERE name = '__cdc_log'";
+                if nodes.nodes[0].number(count) == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+            });
+        }
+        run(&a, "INSERT INTO t VALUES (5, 'after', NULL)");
+        nodes.assert_equal();
+        assert_ne!(nodes.nodes[0].number(epoch), before);
+        let rows = if runs { 4 } else { 5 };
+        assert_eq!(nodes.nodes[1].number("SELECT count(*) FROM t"), rows);
+        assert_eq!(nodes.nodes[1].number("SELECT count(*) FROM t WHERE v = 'own'"), i64::from(!runs));
+        run(&b, "DELETE FROM t WHERE id = 1");
+        nodes.assert_equal();
+        assert_eq!(nodes.nodes[0].number("SELECT count(*) FROM t"), rows - 1);
+        nodes.stop();
+    }
+}

@@ -385,3 +385,31 @@ fn triggers_that_write_what_travels_are_refused_where_both_ends_write() {
     );
     run(&a, "DROP TRIGGER stamp");
 }
+
+/// It was looked at when the node started only: a trigger that was made later fired on everything that came.
+#[test]
+fn a_trigger_that_is_made_later_halts_the_link_before_it_fires() {
+    let mut both = Both::new(TABLES, "    user_triggers: on\n    schema: [tables, indexes]\n");
+    both.start();
+    let (a, b) = (both.a(), both.b());
+    run(&a, "CREATE TRIGGER stamp AFTER UPDATE ON items BEGIN INSERT INTO users(email) VALUES (NEW.v); END");
+    run(&b, "UPDATE items SET v = 'by b' WHERE id = 1");
+    until("the link to halt", || {
+        let status = status(&a);
+        let links = status["links"].as_array().cloned().unwrap_or_default();
+        match links.iter().find(|link| link["last_error"]["code"] == "user_triggers") {
+            Some(link) => {
+                let said = link["last_error"]["message"].to_string();
+                assert!(said.contains("stamp") && said.contains("users"), "{said}");
+                Ok(())
+            }
+            None => Err(status.to_string()),
+        }
+    });
+    assert_eq!(one(&a, "SELECT count(*) FROM users"), Ok(0), "it has not fired");
+    run(&a, "DROP TRIGGER stamp");
+    both.settle();
+    assert_eq!(text(&a, "SELECT v FROM items WHERE id = 1"), "by b");
+    assert_eq!(one(&b, "SELECT count(*) FROM users"), Ok(0));
+    both.stop();
+}

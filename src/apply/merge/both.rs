@@ -101,5 +101,5 @@ fn is_blind(conn: &Connection, frame: &Frame<'_>, seed_lost: bool) -> Result<boo
         until = applied;
     }
     let missed = store::meta::<String>(conn, meta_key::MISSED)?.is_some() && !left_out(Mutant::ReaderDrift);
-    Ok((applied < until || seed_lost || missed) && !left_out(Mutant::BlindQuiet))
+    Ok((applied < until || seed_lost || missed || frame.log_is_full) && !left_out(Mutant::BlindQuiet))
 }

@@ -143,8 +143,8 @@ impl Merge<'_> {
         let change = Accepted { version: Version::LOWEST, key, rows, before };
         let why = if replaces_lost { Why::LostHistory } else { Why::Repair };
         if self.only_adds && !change.before.is_empty() {
-            // The other end records what it gives up when our rows come there.
-            return Ok(());
+            // The other end may not record what it gives up: once this copy is whole it counts as seen.
+            return self.record(shared, &change, (Loser::Incoming, why), entry);
         }
         if unseen {
             if replaces_lost && !change.rows.is_empty() && !left_out(Mutant::ChunkQuiet) {

@@ -9,6 +9,7 @@ use super::oracle::{Facts, Fault, Oracle};
 use super::random::Random;
 use super::shrink;
 use super::world::{BEGINNING_MS, World, folder};
+use crate::apply::How;
 use crate::model::Version;
 
 /// Rounds after which a history that is still not quiet never will be.
@@ -91,6 +92,14 @@ enum What {
     Resync {
         node: usize,
     },
+    /// A log reaches its limit.
+    Fill {
+        node: usize,
+    },
+    /// The node of such a log notices.
+    BeginAnew {
+        node: usize,
+    },
 }
 
 /// Where the statements of a transaction come from.
@@ -104,6 +113,8 @@ struct May {
     prune: bool,
     drift: bool,
     resync: bool,
+    /// Logs reach their limit, and what is written then is not logged.
+    fill: bool,
 }
 
 impl History {
@@ -123,7 +134,7 @@ impl History {
             let preferred = random.pick(&[None, None, Some(edge.0), Some(edge.1)]);
             policies.insert(*edge, preferred.filter(|_| random.chance(30)));
         }
-        let may = May { prune: random.chance(40), drift: random.chance(15), resync: random.chance(20) };
+        let may = May { prune: random.chance(40), drift: random.chance(15), resync: random.chance(20), fill: false };
         let jumps = random.pick(&[0, 0, 80, 1000]);
         let writers = if random.chance(15) { vec![random.below(count)] } else { (0..count).collect() };
         let facts = Facts { one_writer: writers.len() == 1, uniques: uniques > 0, ..Facts::default() };
@@ -132,6 +143,16 @@ impl History {
         let faults = Random::new(seed ^ 0x00ff_00ff_00ff_00ff);
         let (oracle, happened) = (Oracle::default(), Vec::new());
         Self { random, faults, world, oracle, facts, keys, values, jumps, writers, may, setting, happened }
+    }
+
+    /// One with more that goes wrong: logs that reach their limit, and first contacts that merge.
+    pub(super) fn harder(seed: u64) -> Self {
+        let mut history = Self::new(seed);
+        history.may.fill = history.faults.chance(50);
+        if history.faults.chance(50) {
+            (history.may.prune, history.world.how) = (true, How::Union);
+        }
+        history
     }
 
     /// Runs it. What is wrong, if anything is.
@@ -165,6 +186,9 @@ impl History {
         if self.may.resync && self.random.chance(3) {
             self.perform(What::Resync { node: a });
         }
+        if self.may.fill {
+            self.fill_or_begin_anew();
+        }
         match self.random.below(100) {
             0..30 => {
                 let node = self.random.pick(&self.writers);
@@ -186,6 +210,14 @@ impl History {
                 self.perform(What::Prune { node, to });
             }
             _ => {}
+        }
+    }
+
+    /// A log reaches its limit, and some time later its node notices.
+    fn fill_or_begin_anew(&mut self) {
+        if self.faults.chance(3) {
+            let node = self.faults.pick(&self.writers);
+            self.perform(if self.world.is_full(node) { What::BeginAnew { node } } else { What::Fill { node } });
         }
     }
 
@@ -228,6 +260,15 @@ impl History {
                 self.world.prune(node, to);
             }
             What::Resync { node } => self.facts.resyncs += usize::from(self.world.resync(node)),
+            What::Fill { node } => {
+                self.world.fill(node);
+                self.facts.drifts += 1;
+            }
+            What::BeginAnew { node } => {
+                self.facts.went_back |= self.world.nodes[node].went_back();
+                self.oracle.log_ended(node);
+                self.world.begin_anew(node);
+            }
         }
     }
 
@@ -257,7 +298,7 @@ impl History {
                 Statements::Random(_) => self.random_statement(node),
                 Statements::Told(told) => told[place].clone(),
             };
-            self.statement(node, &sql);
+            self.statement(node, &sql, captured);
             ran.push(sql);
         }
         self.world.nodes[node].app.execute_batch("COMMIT").expect("commit");
@@ -301,7 +342,7 @@ impl History {
         }
     }
 
-    fn statement(&mut self, node: usize, sql: &str) {
+    fn statement(&mut self, node: usize, sql: &str, captured: bool) {
         let before = self.world.nodes[node].rows();
         // What a constraint refuses is not written.
         drop(self.world.nodes[node].app.execute_batch(sql));
@@ -310,11 +351,17 @@ impl History {
         let seen = &self.world.nodes[node];
         let unlogged = Version { ts_ms: now, origin, seq: seen.head() + 1 };
         let version = |key| seen.newest_version(key).unwrap_or(unlogged);
-        self.oracle.note(node, (&before, &after), self.facts.one_writer, version);
+        let is_logged = captured && !self.world.is_full(node);
+        self.oracle.note((node, is_logged), (&before, &after), self.facts.one_writer, version);
     }
 
     /// Brings all that is left everywhere, in random order.
     fn settle(&mut self) -> Option<Fault> {
+        for node in 0..self.world.nodes.len() {
+            if self.world.is_full(node) {
+                self.perform(What::BeginAnew { node });
+            }
+        }
         for edge in 0..self.world.edges.len() {
             self.connect(edge);
         }
@@ -345,7 +392,7 @@ impl History {
 }
 
 /// Runs many histories on all cores; every one must be without fault.
-fn run_all(first: u64, count: u64) {
+fn run_all(first: u64, count: u64, of_seed: fn(u64) -> History) {
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8)) as u64;
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -353,7 +400,7 @@ fn run_all(first: u64, count: u64) {
             let failed = &failed;
             scope.spawn(move || {
                 for seed in (first..first + count).filter(|seed| seed % threads == thread) {
-                    let mut history = History::new(seed);
+                    let mut history = of_seed(seed);
                     let fault = history.run();
                     if let Some(fault) = fault {
                         let mut failed = failed.lock().expect("nobody panicked");
@@ -367,7 +414,7 @@ fn run_all(first: u64, count: u64) {
     failed.sort_by_key(|(length, ..)| *length);
     let faults: Vec<(u64, Fault)> = failed.iter().map(|(_, seed, fault, _)| (*seed, *fault)).collect();
     if let Some((_, seed, fault, history)) = failed.into_iter().next() {
-        let told = shrink::told(seed, fault, history);
+        let told = shrink::told(|| of_seed(seed), fault, history);
         panic!(
             "{} of {count} histories: {faults:?}\nseed {seed}: {fault:?} (again: TWINLITE_SEED={seed})\n{told}",
             faults.len()
@@ -383,5 +430,12 @@ fn from_env(name: &str, default: u64) -> u64 {
 fn nodes_that_write_end_equal_and_nothing_is_lost_unrecorded() {
     let first = from_env("TWINLITE_SEED", 0);
     let count = from_env("TWINLITE_CASES", if first > 0 { 1 } else { 2_000 });
-    run_all(first, count);
+    run_all(first, count, History::new);
+}
+
+#[test]
+fn logs_that_reach_their_limit_and_databases_that_are_merged_lose_nothing_unrecorded() {
+    let first = from_env("TWINLITE_SEED", 0);
+    let count = from_env("TWINLITE_CASES", if first > 0 { 1 } else { 500 });
+    run_all(first, count, History::harder);
 }

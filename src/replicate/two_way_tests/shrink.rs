@@ -1,5 +1,7 @@
 //! Leaves out what a history that fails does not need: runs of steps, ever shorter ones, as long as it still fails alike.
 
+use std::panic::AssertUnwindSafe;
+
 use super::history::{History, Step};
 use super::oracle::Fault;
 
@@ -7,23 +9,24 @@ use super::oracle::Fault;
 const RUNS_MAX: usize = 500;
 
 /// A failed history, without what it does not need, to be shown.
-pub(super) fn told(seed: u64, fault: Fault, history: History) -> String {
+pub(super) fn told(begin: impl Fn() -> History, fault: Fault, history: History) -> String {
     let whole = history.happened.clone();
-    if again(seed, &whole).is_none_or(|(found, _)| found != Some(fault)) {
+    let again = |steps: &[Step]| again(&begin, steps);
+    if again(&whole).is_none_or(|(found, _)| found != Some(fault)) {
         return format!("(done again step by step it does not fail, so nothing is left out)\n{}", history.told());
     }
     drop(history);
-    let steps = shrink(whole, |steps| again(seed, steps).is_some_and(|(found, _)| found == Some(fault)));
-    again(seed, &steps).map_or_else(String::new, |(_, history)| history.told())
+    let steps = shrink(whole, |steps| again(steps).is_some_and(|(found, _)| found == Some(fault)));
+    again(&steps).map_or_else(String::new, |(_, history)| history.told())
 }
 
-/// The history of that seed with these steps in place of its own; `None` where they make no sense.
-fn again(seed: u64, steps: &[Step]) -> Option<(Option<Fault>, History)> {
+/// A history with these steps in place of its own; `None` where they make no sense.
+fn again(begin: impl Fn() -> History, steps: &[Step]) -> Option<(Option<Fault>, History)> {
     let run = || {
-        let mut history = History::new(seed);
+        let mut history = begin();
         (history.run_again(steps), history)
     };
-    std::panic::catch_unwind(run).ok()
+    std::panic::catch_unwind(AssertUnwindSafe(run)).ok()
 }
 
 /// The shortest list found that still fails.
@@ -65,7 +68,7 @@ mod tests {
         let mut history = History::new(0);
         let fault = history.run().expect("a rule is left out");
         let whole = history.happened.len();
-        let told = told(0, fault, history);
+        let told = told(|| History::new(0), fault, history);
         leave_out(None);
         let steps = told.lines().filter(|line| line.contains("Write {") || line.contains("Deliver {")).count();
         assert!(steps > 1 && told.lines().count() < whole, "{told}");

@@ -13,7 +13,7 @@ use crate::capture::source::{ChangeSource, ReadOutcome, ReadRequest, TwoWay};
 use crate::codec::Compression;
 use crate::link::{Frame, HeldTable};
 use crate::migrate::Mode;
-use crate::model::{Clock, SchemaKinds, Selection};
+use crate::model::{Clock, RangeMode, SchemaKinds, Selection};
 use crate::replicate::copies::{Copies, Manner, RangeBounds};
 use crate::replicate::meeting::{self, Seed, Side};
 
@@ -29,6 +29,10 @@ pub(super) struct World {
     pub(super) now: i64,
     pub(super) blinds: usize,
     pub(super) seeds: usize,
+    /// How a first contact joins two databases.
+    pub(super) how: How,
+    /// How many of them left what only one had.
+    pub(super) unions: usize,
     _folder: tempfile::TempDir,
 }
 
@@ -45,7 +49,8 @@ impl World {
             skews.iter().enumerate().map(|(number, skew)| Node::new(folder.path(), template, number, shape, *skew));
         let nodes: Vec<Node> = nodes.collect();
         let edges = edges.to_vec();
-        let mut world = Self { nodes, edges, policies, now: 0, blinds: 0, seeds: 0, _folder: folder };
+        let mut world =
+            Self { nodes, edges, policies, now: 0, blinds: 0, seeds: 0, how: How::Replace, unions: 0, _folder: folder };
         for (a, b) in world.edges.clone() {
             for (x, y) in [(a, b), (b, a)] {
                 let head = world.nodes[y].maintainer.log_state().expect("log").head;
@@ -199,6 +204,7 @@ impl World {
             let decided = meeting::decide(&sides[ours], &sides[theirs]).expect("a seed is named");
             self.blinds += usize::from(decided.to_peer == ToPeer::CopiedAgain);
             self.seeds += usize::from(matches!(decided.from_peer, FromPeer::SeedWon { .. }));
+            self.unions += usize::from(matches!(decided.from_peer, FromPeer::SeedWon { how: How::Union, .. }));
             self.agree(x, y, decided.from_peer, decided.to_peer);
         }
         for (x, y) in [(a, b), (b, a)] {
@@ -214,7 +220,9 @@ impl World {
             let tables: Vec<HeldTable> = held.tables.iter().map(table).collect();
             let link = self.nodes[x].links.get_mut(&y).expect("a link");
             let seen = link.seen;
-            *link = Link { copies: Copies::new(&tables, anew, Manner::Merged), seen, ..Link::at(sent) };
+            let mode = if held.union { RangeMode::Union } else { RangeMode::Exact };
+            let copies = Copies::new(&tables, anew, Manner::Merged).in_mode(mode);
+            *link = Link { copies, seen, ..Link::at(sent) };
         }
     }
 
@@ -232,7 +240,7 @@ impl World {
             },
         };
         let head = node.maintainer.log_state().expect("log").head;
-        let seed = Some(Seed { winner: name(winner), how: How::Replace });
+        let seed = Some(Seed { winner: name(winner), how: self.how });
         Side { node: id, name: our_name, lost, unfinished, head, empty: false, restored: false, seed }
     }
 
@@ -247,6 +255,30 @@ impl World {
             return;
         }
         node.app.execute("DELETE FROM __cdc_log WHERE seq < ?1", [to.min(node.head())]).expect("prune");
+    }
+
+    /// Whether a node's log has reached its limit, so that its triggers log nothing.
+    pub(super) fn is_full(&self, at: usize) -> bool {
+        self.nodes[at]
+            .number("SELECT value <= (SELECT max(seq) FROM __cdc_log) FROM __cdc_meta WHERE key = 'capture_limit'")
+            == 1
+    }
+
+    /// Lets a node's log reach its limit.
+    pub(super) fn fill(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        let sql = "UPDATE __cdc_meta SET value = (SELECT max(seq) FROM __cdc_log) WHERE key = 'capture_limit'";
+        node.app.execute(sql, []).expect("a lower limit");
+    }
+
+    /// The node ends, for its log is full, and begins again, which begins a new log.
+    pub(super) fn begin_anew(&mut self, at: usize) {
+        self.tick();
+        let peers: Vec<usize> = self.nodes[at].links.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.cut(at, peer));
+        let node = &mut self.nodes[at];
+        node.restart();
+        assert!(node.maintainer.install().expect("install").new_epoch);
     }
 
     /// Copies a node's table to its peers again, because somebody asked for it.
