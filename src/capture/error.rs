@@ -79,6 +79,12 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A consumer was named that there is not.
+    #[error("there is no consumer {name:?} here; `twinlite consumers list` names them")]
+    UnknownConsumer {
+        /// The name.
+        name: String,
+    },
     /// A statement of a schema script failed.
     #[error("statement {number} of the script; nothing was changed: correct it and run it again")]
     Script {
@@ -128,9 +134,11 @@ impl Error {
             | Self::ScriptRollsBack { .. }
             | Self::ForeignKeys { .. }
             | Self::Stored(_) => Fault::Halt,
-            Self::LogName { .. } | Self::OtherLog { .. } | Self::ImagesUnsupported | Self::UnknownTable { .. } => {
-                Fault::Usage
-            }
+            Self::LogName { .. }
+            | Self::OtherLog { .. }
+            | Self::ImagesUnsupported
+            | Self::UnknownTable { .. }
+            | Self::UnknownConsumer { .. } => Fault::Usage,
         }
     }
 
@@ -145,6 +153,7 @@ impl Error {
             Self::ImagesUnsupported => "images",
             Self::NotInstalled => "not_installed",
             Self::UnknownTable { .. } => "unknown_table",
+            Self::UnknownConsumer { .. } => "unknown_consumer",
             Self::Script { .. } | Self::ScriptRollsBack { .. } => "script",
             Self::ForeignKeys { .. } => "foreign_keys",
             Self::Stored(_) => "damaged",

@@ -64,7 +64,7 @@ pub use install::{Installed, install};
 pub use maintainer::Maintainer;
 pub use options::{CaptureOptions, Images, Retention, SkippedTable};
 pub use plan::{Plan, plan};
-pub use progress::{GivenTable, Progress, note_progress, read_progress};
+pub use progress::{GivenTable, Progress, note_position, note_progress, read_progress};
 pub use prune::{PruneRequest, Pruned, prune};
 pub use read_error::Error as ReadError;
 pub use resync::request_copy;
