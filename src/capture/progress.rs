@@ -7,7 +7,7 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::consumers::{self, Consumer};
+use super::consumers::{self, Consumer, EVENTS};
 use super::{Error, change_log};
 use crate::model::{Checkpoint, Clock, CopyState, Key, NodeId, Position, TableId};
 use crate::sqlite::{self, store};
@@ -33,7 +33,7 @@ pub struct GivenTable {
 /// How far a consumer has got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// The id under which its tables are kept.
+    /// The id under which its tables are kept; [`NOTHING_GIVEN`] for an event consumer that was only met.
     pub id: NodeId,
     /// Up to where it has the log; `None` where that is no place in this log any more.
     pub checkpoint: Option<Checkpoint>,
@@ -41,13 +41,17 @@ pub struct Progress {
     pub tables: Vec<GivenTable>,
 }
 
+/// The id of an event consumer that was given nothing yet, so that nothing it holds can be wrong. No node has it.
+pub const NOTHING_GIVEN: NodeId = NodeId(0);
+
 /// What is noted of a consumer; `None` where it was never met.
 ///
 /// # Errors
 /// [`Error::NotInstalled`], or SQLite's.
 pub fn read_progress(connection: &Connection, name: &str) -> Result<Option<Progress>, Error> {
     let known = consumers::list(connection)?.into_iter().find(|consumer| consumer.name == name);
-    let Some(Consumer { peer: Some(id), position, cut_off, .. }) = known else { return Ok(None) };
+    let Some(Consumer { peer, kind, position, cut_off, .. }) = known else { return Ok(None) };
+    let Some(id) = peer.or((kind == EVENTS).then_some(NOTHING_GIVEN)) else { return Ok(None) };
     let checkpoint = match position.filter(|_| !cut_off) {
         Some(position) => checkpoint_at(connection, position)?,
         None => None,
@@ -99,14 +103,42 @@ pub fn note_progress(
     clock: &dyn Clock,
 ) -> Result<(), Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    write(&transaction, (name, kind), (id, position, tables), clock)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Has a consumer begin at the end of the log, and returns where that is. Nothing behind it is pruned from here on.
+///
+/// # Errors
+/// [`Error::NotInstalled`], or SQLite's.
+pub fn begin_at_head(
+    connection: &mut Connection,
+    (name, kind): (&str, &str),
+    (id, tables): (NodeId, &[GivenTable]),
+    clock: &dyn Clock,
+) -> Result<Checkpoint, Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let checkpoint = super::log_state(&transaction)?.head;
+    write(&transaction, (name, kind), (id, checkpoint.position, tables), clock)?;
+    transaction.commit()?;
+    Ok(checkpoint)
+}
+
+fn write(
+    transaction: &Connection,
+    (name, kind): (&str, &str),
+    (id, position, tables): (NodeId, Position, &[GivenTable]),
+    clock: &dyn Clock,
+) -> Result<(), Error> {
     let consumer = Consumer {
         name: name.to_owned(),
         kind: kind.to_owned(),
-        peer: Some(id),
+        peer: (id != NOTHING_GIVEN).then_some(id),
         position: Some(position),
         cut_off: false,
     };
-    consumers::meet(&transaction, &consumer, clock)?;
+    consumers::meet(transaction, &consumer, clock)?;
     transaction.prepare_cached("DELETE FROM main.__cdc_copies WHERE peer = ?1")?.execute([id.0])?;
     let sql =
         "INSERT INTO main.__cdc_copies(peer, id, name, state, after, lost_history) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -119,7 +151,6 @@ pub fn note_progress(
         let values = (id.0, table.id.0, &table.name, word, after, table.wipe);
         transaction.prepare_cached(sql)?.execute(values)?;
     }
-    transaction.commit()?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::bootstrap::Copies;
-use crate::model::{Changes, Epoch, Event, Key, TableId, Value};
+use crate::model::{Changes, Epoch, Event, Value};
 
 /// How far a consumer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,32 +37,22 @@ pub struct Step {
     pub then: Standing,
 }
 
-/// A row of a table that is being given, as a step: `key` is its own, `next` that of the row after it, if that was read.
-pub struct GivenRow {
-    /// The event.
-    pub event: Event,
-    /// The row's key.
-    pub key: Key,
-    /// Whether the next row has the same key, so that nobody may stop between them.
-    pub same_as_next: bool,
+/// Events of the log as steps: `to` is where the read of them ended, `copies` how the tables were after each.
+pub fn log_steps(events: Vec<(Event, Arc<Copies>)>, to: i64) -> Vec<Step> {
+    let seqs: Vec<i64> = events.iter().map(|(event, _)| event.seq).collect();
+    let step = |(place, (event, copies)): (usize, (Event, Arc<Copies>))| {
+        // What lies between two events is none of the consumer's, or the rest of the first one.
+        let seq = seqs.get(place + 1).map_or(to, |next| (next - 1).max(event.seq));
+        Step { event, then: Standing { seq, copies } }
+    };
+    events.into_iter().enumerate().map(step).collect()
 }
 
-/// The steps of a chunk of a table: after each row the table is given up to its key, after the last of all it is whole.
-pub fn row_steps(rows: Vec<GivenRow>, table: TableId, last: bool, standing: &mut Standing) -> Vec<Step> {
-    let count = rows.len();
-    let mut steps = Vec::with_capacity(count);
-    for (place, GivenRow { event, key, same_as_next }) in rows.into_iter().enumerate() {
-        if last && place + 1 == count {
-            Arc::make_mut(&mut standing.copies).whole(table);
-        } else if !same_as_next {
-            Arc::make_mut(&mut standing.copies).given_up_to(table, key);
-        }
-        steps.push(Step { event, then: standing.clone() });
-    }
-    if last && count == 0 {
-        Arc::make_mut(&mut standing.copies).whole(table);
-    }
-    steps
+/// Rows of a table as steps: only after the last of them is the table given further, for rows of one key come together.
+pub fn row_steps(events: Vec<Event>, before: &Standing, then: &Standing) -> Vec<Step> {
+    let count = events.len();
+    let step = |(place, event)| Step { event, then: if place + 1 == count { then.clone() } else { before.clone() } };
+    events.into_iter().enumerate().map(step).collect()
 }
 
 /// The batches of a read, in order. `size_max` is at least 1.

@@ -17,21 +17,8 @@
 use std::collections::BTreeMap;
 
 use crate::capture::GivenTable;
-use crate::model::{Collation, CopyState, Event, Key, Operation, TableId};
-use crate::sqlite::{borrowed, range_sql};
-
-/// An event of the log with what places its row among its table's keys.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Logged {
-    /// The event.
-    pub event: Event,
-    /// The table, by the id of its newest generation.
-    pub table: TableId,
-    /// The key before; where there is a row before.
-    pub before_key: Option<Key>,
-    /// The key after; where there is a row after.
-    pub after_key: Option<Key>,
-}
+use crate::capture::events::EventKeys;
+use crate::model::{CopyState, Event, Key, Operation, TableId};
 
 /// How far a bootstrap is: the tables that are not whole yet. Tables that are not named are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,23 +29,27 @@ pub struct Copies {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Copy {
     name: String,
+    /// The last key that was given.
     after: Option<Key>,
+    /// Whether something of it was given before that may be wrong, and RESYNC is yet to be said.
+    wipe: bool,
 }
 
 impl Copies {
-    /// A bootstrap of these tables that has not begun.
-    pub fn of(tables: impl IntoIterator<Item = (TableId, String)>) -> Self {
-        Self { tables: tables.into_iter().map(|(id, name)| (id, Copy { name, after: None })).collect() }
+    /// A bootstrap of these tables that has not begun. `wipe`: something of them was given before.
+    pub fn of(tables: impl IntoIterator<Item = (TableId, String)>, wipe: bool) -> Self {
+        Self { tables: tables.into_iter().map(|(id, name)| (id, Copy { name, after: None, wipe })).collect() }
     }
 
     /// As it was noted.
     pub fn noted(given: &[GivenTable]) -> Self {
-        let copy = |table: &GivenTable| match &table.state {
-            CopyState::Pending => Some((table.id, Copy { name: table.name.clone(), after: None })),
-            CopyState::Copying { after } => {
-                Some((table.id, Copy { name: table.name.clone(), after: Some(after.clone()) }))
-            }
-            CopyState::Done => None,
+        let copy = |table: &GivenTable| {
+            let after = match &table.state {
+                CopyState::Pending => None,
+                CopyState::Copying { after } => Some(after.clone()),
+                CopyState::Done => return None,
+            };
+            Some((table.id, Copy { name: table.name.clone(), after, wipe: table.wipe }))
         };
         Self { tables: given.iter().filter_map(copy).collect() }
     }
@@ -73,7 +64,7 @@ impl Copies {
             id: *id,
             name: copy.name.clone(),
             state: state(copy),
-            wipe: false,
+            wipe: copy.wipe,
         };
         self.tables.iter().map(table).collect()
     }
@@ -83,11 +74,19 @@ impl Copies {
         self.tables.is_empty()
     }
 
-    /// The table to go on with, and the key up to which it was given.
-    pub fn next(&self) -> Option<(TableId, Option<&Key>)> {
+    /// The table to go on with: which, the key up to which it was given, and whether RESYNC is to be said first.
+    pub fn next(&self) -> Option<(TableId, Option<&Key>, bool)> {
         // One that was begun first, so that at most one table is in parts.
         let begun = self.tables.iter().find(|(_, copy)| copy.after.is_some());
-        begun.or_else(|| self.tables.iter().next()).map(|(id, copy)| (*id, copy.after.as_ref()))
+        let next = begun.or_else(|| self.tables.iter().next());
+        next.map(|(id, copy)| (*id, copy.after.as_ref(), copy.wipe))
+    }
+
+    /// RESYNC was said of a table.
+    pub fn wiped(&mut self, table: TableId) {
+        if let Some(copy) = self.tables.get_mut(&table) {
+            copy.wipe = false;
+        }
     }
 
     /// A table was given up to this key.
@@ -102,52 +101,51 @@ impl Copies {
         self.tables.remove(&table);
     }
 
-    /// A table is to be given from its beginning.
-    pub fn again(&mut self, table: TableId, name: &str) {
-        self.tables.insert(table, Copy { name: name.to_owned(), after: None });
-    }
-
-    /// The tables as they are called now: what became another generation goes on under its id, unless its key is another
-    /// (then a RESYNC comes), and what is gone is forgotten.
-    pub fn rename(&mut self, newest: impl Fn(TableId) -> Option<TableId>) {
-        let renamed = |(id, copy)| newest(id).map(|id| (id, copy));
-        self.tables = std::mem::take(&mut self.tables).into_iter().filter_map(renamed).collect();
-    }
-
-    /// What becomes of an event; `None`: it is left out.
-    pub fn pass(&mut self, logged: Logged, collations: &[Collation]) -> Option<Event> {
-        let Logged { event, table, before_key, after_key } = logged;
-        let known = |key: &Option<Key>, after: &Key| key.as_ref().is_some_and(|key| is_within(key, after, collations));
-        let place = self.tables.get(&table).map(|copy| copy.after.as_ref());
-        if event.operation == Operation::Resync {
-            self.again(table, &event.table.name);
-            // Nothing of it was given that could be wrong.
-            return (place != Some(None)).then_some(event);
+    /// The tables as they are called now: what became another generation goes on under its id. What is gone is forgotten;
+    /// where its key is another now, a RESYNC comes.
+    pub fn follow(&mut self, newest: impl Fn(TableId) -> Option<TableId>) {
+        if self.tables.keys().all(|id| newest(*id) == Some(*id)) {
+            return;
         }
+        let followed = |(id, copy)| newest(id).map(|id| (id, copy));
+        self.tables = std::mem::take(&mut self.tables).into_iter().filter_map(followed).collect();
+    }
+
+    /// What becomes of an event; `None`: it is left out. `clip` is [`crate::capture::events::clip`].
+    pub fn pass(
+        &mut self,
+        event: Event,
+        keys: &EventKeys,
+        clip: impl FnOnce(Event, &EventKeys, Option<&Key>) -> Option<Event>,
+    ) -> Option<Event> {
+        if event.operation == Operation::Resync {
+            return self.again(event, keys.table);
+        }
+        let place = match keys.table {
+            Some(table) => self.tables.get(&table),
+            // It has another key now, or is gone: a RESYNC comes, or nothing does.
+            None => self.tables.values().find(|copy| copy.name.eq_ignore_ascii_case(&event.table.name)),
+        };
         match place {
             None => Some(event),
-            Some(None) => None,
-            Some(Some(after)) => within(event, known(&before_key, after), known(&after_key, after)),
+            Some(copy) => clip(event, keys, copy.after.as_ref()),
         }
     }
-}
 
-/// An event whose row was known before, or not, and is within what was given now, or not.
-fn within(event: Event, before: bool, after: bool) -> Option<Event> {
-    match (event.operation, before, after) {
-        (Operation::Insert, _, true) | (Operation::Delete, true, _) | (Operation::Update, true, true) => Some(event),
-        (Operation::Update, true, false) => Some(Event { operation: Operation::Delete, after: None, ..event }),
-        (Operation::Update, false, true) => Some(Event { operation: Operation::Insert, before: None, ..event }),
-        (Operation::Insert, _, false) | (Operation::Delete, false, _) | (Operation::Update, false, false) => None,
-        (Operation::Resync, ..) => Some(event),
+    /// A table is to be given from its beginning. RESYNC is said, unless nothing of the table was given that could be
+    /// wrong, or it is still to be said for another reason.
+    fn again(&mut self, event: Event, table: Option<TableId>) -> Option<Event> {
+        let table = table?;
+        let untouched = self.tables.get(&table).filter(|copy| copy.after.is_none());
+        if untouched.is_some() {
+            return None;
+        }
+        let copy = Copy { name: event.table.name.clone(), after: None, wipe: false };
+        self.tables.insert(table, copy);
+        Some(event)
     }
 }
 
-/// Whether a key is not beyond another one, as the table's index orders them.
-pub fn is_within(key: &Key, after: &Key, collations: &[Collation]) -> bool {
-    let parts = key.0.iter().zip(&after.0).zip(collations);
-    parts
-        .map(|((one, other), collation)| range_sql::compare(borrowed(one), borrowed(other), *collation))
-        .find(|order| order.is_ne())
-        .is_none_or(std::cmp::Ordering::is_lt)
-}
+#[cfg(test)]
+#[path = "bootstrap_tests.rs"]
+mod tests;
