@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::ConfigFault;
 use super::address::is_loopback;
-use super::settings::{Config, Images, LinkConfig, NodeConfig, Policy, Seed};
+use super::settings::{Config, LinkConfig, NodeConfig, Policy, Seed};
 use crate::model::Selection;
 
 /// Names of tables of our own, which the log cannot have.
@@ -184,24 +184,5 @@ fn preferred(policy: &Policy) -> Option<&str> {
     match policy {
         Policy::LastWriteWins => None,
         Policy::Prefer(name) => Some(name),
-    }
-}
-
-impl Config {
-    /// What the configuration asks for that this version cannot do yet, a sentence each; a node refuses to start with
-    /// any.
-    pub fn not_built_yet(&self) -> Vec<String> {
-        self.nodes.iter().flat_map(NodeConfig::not_built_yet).collect()
-    }
-}
-
-impl NodeConfig {
-    /// See [`Config::not_built_yet`].
-    pub fn not_built_yet(&self) -> Vec<String> {
-        let mut missing = Vec::new();
-        if self.capture.images == Images::Full {
-            missing.push(format!("node {:?}: capture.images: full is not built yet; use key", self.name));
-        }
-        missing
     }
 }

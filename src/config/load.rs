@@ -319,11 +319,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_yet_is_refused_and_not_ignored() {
-        let images = format!("{}\ncapture: {{ images: full }}", link("directions: send"));
-        let missing = read(&images, &[]).expect("valid").not_built_yet();
-        assert!(missing.iter().any(|sentence| sentence.contains("images: full")), "{missing:#?}");
-        assert!(read(&link("directions: both"), &[]).expect("valid").not_built_yet().is_empty());
+    fn images_are_those_of_keys_unless_they_are_full() {
+        let images = |capture: &str| {
+            let text = format!("{}\n{capture}", link("directions: send"));
+            read(&text, &[]).expect("valid").nodes[0].capture.images
+        };
+        use crate::config::Images;
+        assert_eq!(images(""), Images::Key);
+        assert_eq!(images("capture: { images: full }"), Images::Full);
     }
 
     #[test]
@@ -331,7 +334,6 @@ mod tests {
         let source = parse(include_str!("../../config/source.yaml"), "source.yaml", &BTreeMap::new()).expect("valid");
         let replica =
             parse(include_str!("../../config/replica.yaml"), "replica.yaml", &BTreeMap::new()).expect("valid");
-        assert!(source.not_built_yet().is_empty() && replica.not_built_yet().is_empty());
         let (source, replica) = (&source.nodes[0], &replica.nodes[0]);
         assert_eq!((&source.links[0].name, &replica.links[0].name), (&replica.name, &source.name));
         assert_eq!(replica.links[0].peer.as_deref(), Some("source:7745"));
