@@ -17,6 +17,7 @@ mod serve;
 mod setup;
 mod signal;
 pub mod status;
+mod status_events;
 mod sync;
 mod target;
 mod two_way;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::events::events;
 use super::section::Section;
 use super::settings::{
     CaptureConfig, Compression, Config, Directions, Images, LinkConfig, LogConfig, LogFormat, MigrateMode, NodeConfig,
@@ -33,7 +34,8 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
     if nodes.is_empty() {
         root.fault("nodes", "names no node; give at least one");
     }
-    let also = root.names().into_iter().any(|name| name == "name" || name == "spec" || name == "links");
+    let also =
+        root.names().into_iter().any(|name| name == "name" || name == "spec" || name == "links" || name == "events");
     if also {
         root.fault("nodes", "stands beside keys of a single node; move those into the list");
     }
@@ -73,6 +75,7 @@ fn node(mut section: Section<'_>) -> NodeConfig {
         snapshot_rows: rows(&mut section, "snapshot_rows", ROWS_MAX, defaults.snapshot_rows),
         grace: section.duration("grace", Duration::ZERO..=Duration::from_secs(3_600)).unwrap_or(defaults.grace),
         links: section.sections("links").into_iter().map(link).collect(),
+        events: section.sections("events").into_iter().map(events).collect(),
         admin_listen: listen(section.section("admin")),
         cloudquery_listen: listen(section.section("cloudquery")),
         spool_dir: section.text("spool_dir").map(PathBuf::from),
