@@ -2,13 +2,14 @@
 
 use rusqlite::{Connection, MAIN_DB, Transaction, TransactionBehavior};
 
+use super::change_log::LogWidth;
 use super::checkpoint::{EpochBefore, epochs_before};
 use super::decide::Decision;
 use super::drift::{self, execute, look};
 use super::prune::{capture_limit, is_full, is_limit_off};
 use super::situation::Situation;
 use super::trigger_sql::Op;
-use super::{CaptureOptions, Error, SkippedTable, change_log};
+use super::{CaptureOptions, Error, SkippedTable, change_log, generation};
 use crate::model::{Clock, Epoch, NodeId};
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{catalog, ident};
@@ -34,7 +35,7 @@ pub struct Installed {
 ///
 /// # Errors
 /// [`Error::NotWal`], [`Error::ReadOnly`], [`Error::ForeignLog`], [`Error::OtherLog`], [`Error::LogName`],
-/// [`Error::ImagesUnsupported`], or SQLite's.
+/// [`Error::OtherImages`], or SQLite's.
 pub fn install(connection: &mut Connection, options: &CaptureOptions, clock: &dyn Clock) -> Result<Installed, Error> {
     check(connection, options)?;
     let mut did = Vec::new();
@@ -60,6 +61,7 @@ pub fn install(connection: &mut Connection, options: &CaptureOptions, clock: &dy
 /// Refuses what can never work, before anything is touched.
 pub(super) fn check(connection: &Connection, options: &CaptureOptions) -> Result<(), Error> {
     options.check()?;
+    options.effective_images(connection)?;
     if connection.is_readonly(MAIN_DB)? {
         return Err(Error::ReadOnly { database: name_of(connection) });
     }
@@ -129,18 +131,19 @@ fn put_in_place(
     let node = store::ensure_node(transaction)?;
     transaction.execute_batch(store::CAPTURE_TABLES)?;
     let mut did = Vec::new();
-    if situation.log_keys.is_none() {
+    if situation.log_width.is_none() {
         did.push(format!("created the change log {}", options.log_table));
     }
     store::set_meta(transaction, meta_key::LOG_TABLE, &options.log_table)?;
-    store::set_meta(transaction, meta_key::IMAGES, options.images.word())?;
+    store::set_meta(transaction, meta_key::IMAGES, situation.images.word())?;
+    generation::ensure_images(transaction)?;
     if store::meta::<i64>(transaction, meta_key::HLC)?.is_none() {
         store::set_meta(transaction, meta_key::HLC, 0)?;
     }
     let known = store::epoch(transaction)?;
     let full = known.is_some() && is_full(transaction)?;
     if full {
-        end_epoch(transaction, options, situation.log_keys.unwrap_or(1), clock)?;
+        end_epoch(transaction, options, situation.log_width.unwrap_or_default(), clock)?;
         did.push("began a new epoch: the log was full, and changes since then were not logged".to_owned());
     }
     let epoch = known.filter(|_| !full).unwrap_or_else(|| Epoch(store::random_positive()));
@@ -161,7 +164,7 @@ fn put_in_place(
 fn end_epoch(
     transaction: &Transaction<'_>,
     options: &CaptureOptions,
-    keys: usize,
+    width: LogWidth,
     clock: &dyn Clock,
 ) -> Result<(), Error> {
     let log = &options.log_table;
@@ -172,7 +175,7 @@ fn end_epoch(
     before.push(EpochBefore { epoch, seq: head, ts, fingerprint });
     store::set_meta(transaction, meta_key::EPOCHS_BEFORE, serde_json::to_string(&before)?)?;
     transaction.execute_batch(&format!("DROP TABLE main.{}", ident(log)))?;
-    transaction.execute_batch(&change_log::create_sql(log, keys, 0))?;
+    transaction.execute_batch(&change_log::create_sql(log, width))?;
     transaction.execute(
         &format!("INSERT INTO main.{}(seq, ts, tbl, op) VALUES (?1, max(?2, ?3), 0, ?4)", ident(log)),
         (head + 1, ts, clock.now_ms(), Op::Schema.code()),

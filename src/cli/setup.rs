@@ -72,14 +72,12 @@ fn wanted(args: &Setup) -> Result<Vec<Target>> {
     }
     for target in &mut targets {
         check_globs(&target.database, &args.tables)?;
-        let CaptureOptions { selection, images, log_table, .. } = &mut target.options;
+        let CaptureOptions { selection, images, change_images, log_table, .. } = &mut target.options;
         if !args.tables.is_empty() || !args.skip_tables.is_empty() {
             *selection = super::args::selection(&args.tables, &args.skip_tables)?;
         }
-        match args.images.as_deref() {
-            Some("full") => *images = Images::Full,
-            Some(_) => *images = Images::Key,
-            None => {}
+        if let Some(wanted) = args.images.as_deref().and_then(Images::by_word) {
+            (*images, *change_images) = (wanted, true);
         }
         if let Some(name) = &args.log_table {
             log_table.clone_from(name);

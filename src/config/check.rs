@@ -70,6 +70,9 @@ impl Check<'_> {
             }
             self.link(&key, link, node);
         }
+        if !node.events.is_empty() && node.capture.images == Images::Key {
+            self.fault("capture.images", "is key, and `events` need the rows before and after: say full, or leave it out");
+        }
         for (at, events) in node.events.iter().enumerate() {
             let key = format!("events[{at}]");
             if !events.name.is_empty() && !names.insert(events.name.as_str()) {
@@ -209,24 +212,5 @@ fn preferred(policy: &Policy) -> Option<&str> {
     match policy {
         Policy::LastWriteWins => None,
         Policy::Prefer(name) => Some(name),
-    }
-}
-
-impl Config {
-    /// What the configuration asks for that this version cannot do yet, a sentence each; a node refuses to start with
-    /// any.
-    pub fn not_built_yet(&self) -> Vec<String> {
-        self.nodes.iter().flat_map(NodeConfig::not_built_yet).collect()
-    }
-}
-
-impl NodeConfig {
-    /// See [`Config::not_built_yet`].
-    pub fn not_built_yet(&self) -> Vec<String> {
-        let mut missing = Vec::new();
-        if self.capture.images == Images::Full {
-            missing.push(format!("node {:?}: capture.images: full is not built yet; use key", self.name));
-        }
-        missing
     }
 }

@@ -314,6 +314,10 @@ mod tests {
                 ("events[0].blob_encoding", "says none"),
             ],
         );
+        check(
+            &format!("{}\ncapture: {{ images: key }}", events("output: json")),
+            &[("capture.images", "the rows before and after")],
+        );
         check(&format!("{MINIMAL}events: [{{}}]"), &[("events[0].name", "missing"), ("events[0].output", "missing")]);
         let several = format!(
             "{MINIMAL}listen: 127.0.0.1:1\nlinks: [{{ name: b, directions: send }}]\nevents: [{{ name: b, output: json }}, \
@@ -385,11 +389,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_yet_is_refused_and_not_ignored() {
-        let images = format!("{}\ncapture: {{ images: full }}", link("directions: send"));
-        let missing = read(&images, &[]).expect("valid").not_built_yet();
-        assert!(missing.iter().any(|sentence| sentence.contains("images: full")), "{missing:#?}");
-        assert!(read(&link("directions: both"), &[]).expect("valid").not_built_yet().is_empty());
+    fn images_are_those_of_keys_unless_they_are_full() {
+        let images = |capture: &str| {
+            let text = format!("{}\n{capture}", link("directions: send"));
+            read(&text, &[]).expect("valid").nodes[0].capture.images
+        };
+        use crate::config::Images;
+        assert_eq!(images(""), Images::Key);
+        assert_eq!(images("capture: { images: full }"), Images::Full);
+        assert_eq!(images("events: [{ name: e, output: json }]"), Images::Full, "events have images");
     }
 
     #[test]
@@ -397,7 +405,6 @@ mod tests {
         let source = parse(include_str!("../../config/source.yaml"), "source.yaml", &BTreeMap::new()).expect("valid");
         let replica =
             parse(include_str!("../../config/replica.yaml"), "replica.yaml", &BTreeMap::new()).expect("valid");
-        assert!(source.not_built_yet().is_empty() && replica.not_built_yet().is_empty());
         let (source, replica) = (&source.nodes[0], &replica.nodes[0]);
         assert_eq!((&source.links[0].name, &replica.links[0].name), (&replica.name, &source.name));
         assert_eq!(replica.links[0].peer.as_deref(), Some("source:7745"));
