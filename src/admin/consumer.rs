@@ -47,7 +47,8 @@ impl ConsumerLock {
                     return Err(file_error(&path, "lock the consumer's lock file")(source));
                 }
             }
-            let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+            let written =
+                lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
             written.map_err(file_error(&path, "write the consumer's lock file"))?;
             return Ok(Self { lock, path });
         }

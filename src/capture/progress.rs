@@ -164,7 +164,8 @@ pub fn note_position(
     position: Position,
     clock: &dyn Clock,
 ) -> Result<bool, Error> {
-    let sql = "UPDATE main.__cdc_consumers SET epoch = ?3, seq = ?4, at = ?5, cut_off = 0 WHERE name = ?1 AND kind = ?2";
+    let sql =
+        "UPDATE main.__cdc_consumers SET epoch = ?3, seq = ?4, at = ?5, cut_off = 0 WHERE name = ?1 AND kind = ?2";
     let values = (name, kind, position.epoch.0, position.seq, clock.now_ms());
     Ok(connection.prepare_cached(sql)?.execute(values)? > 0)
 }

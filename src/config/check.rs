@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::ConfigFault;
 use super::address::is_loopback;
-use super::settings::{Config, LinkConfig, NodeConfig, Policy, Seed};
+use super::events::{EventOutput, EventsConfig};
+use super::settings::{Config, Images, LinkConfig, NodeConfig, Policy, Seed};
 use crate::model::Selection;
 
 /// Names of tables of our own, which the log cannot have.
@@ -69,6 +70,28 @@ impl Check<'_> {
             }
             self.link(&key, link, node);
         }
+        if !node.events.is_empty() && node.capture.images == Images::Key {
+            self.fault(
+                "capture.images",
+                "is key, and `events` need the rows before and after: say full, or leave it out",
+            );
+        }
+        for (at, events) in node.events.iter().enumerate() {
+            let key = format!("events[{at}]");
+            if !events.name.is_empty() && !names.insert(events.name.as_str()) {
+                let what = format!(
+                    "{:?} is already the name of a link or an output; each reads the log by its own",
+                    events.name
+                );
+                self.fault(&format!("{key}.name"), what);
+            }
+            self.events(&key, events);
+        }
+    }
+
+    fn events(&mut self, key: &str, events: &EventsConfig) {
+        self.name(&format!("{key}.name"), &events.name);
+        self.globs(&format!("{key}.tables"), &events.tables);
     }
 
     /// Which tables travel to a node is said where they are captured, or by its link.
@@ -174,6 +197,14 @@ impl Check<'_> {
                 let kind = if key.ends_with("listen") { "listen" } else { key };
                 if !value.ends_with(":0") && !taken.insert((kind, value.clone())) {
                     self.fault(key, format!("{value:?} is used twice in this file"));
+                }
+            }
+            let on_stdout = |events: &EventsConfig| matches!(events.output, EventOutput::Lines | EventOutput::Json);
+            for (at, _) in node.events.iter().enumerate().filter(|(_, events)| on_stdout(events)) {
+                if !taken.insert(("stdout", String::new())) {
+                    let what =
+                        "is a second one on stdout, where nobody could tell the two apart; one for the whole file";
+                    self.fault(&format!("events[{at}].output"), what);
                 }
             }
         }

@@ -28,9 +28,9 @@ pub(super) async fn answer(shared: &Shared, request: Request) -> Response {
         }
         Request::Ddl { sql } => with(shared, move |maintainer| Ok(ddl_lines(&maintainer.run_ddl(&sql)?))).await,
         Request::DropConsumers { names } => with(shared, move |maintainer| maintainer.drop_consumers(&names)).await,
-        Request::Conflicts(_) => {
-            Response::failed(vec!["an event consumer owns this database: start its node, or stop the consumer".to_owned()])
-        }
+        Request::Conflicts(_) => Response::failed(vec![
+            "an event consumer owns this database: start its node, or stop the consumer".to_owned(),
+        ]),
         Request::MakeRoom => Response::failed(Vec::new()),
     }
 }

@@ -19,27 +19,15 @@ use super::session::Session;
 use super::{ChangesHandler, Error, start};
 use crate::admin::ConsumerLock;
 use crate::capture::{Maintainer, Retention};
+use crate::config::{EVENT_BATCH_SIZE, OnGap};
 use crate::model::{Clock, Position, Selection, SystemClock};
 use crate::sqlite::{self, Db};
-
-/// Events in a batch, unless it is said: what sqlite-cdc has.
-pub const BATCH_SIZE: usize = 256;
 
 /// The consumer's name, unless it is said.
 pub const CONSUMER: &str = "cdc";
 
 /// Characters of a consumer's name at most: it is printed in tables and stands in messages.
 const NAME_CHARACTERS_MAX: usize = 100;
-
-/// What to do where a schema change made a table unsure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnGap {
-    /// An event RESYNC, then an INSERT for each row.
-    #[default]
-    Resync,
-    /// Stop, with an error.
-    Stop,
-}
 
 /// Why an engine ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +75,7 @@ pub struct Engine {
     pub(super) setup: bool,
     pub(super) take_over: bool,
     pub(super) bootstrap: bool,
+    pub(super) once: bool,
     pub(super) cdc: bool,
     pub(super) on_gap: OnGap,
     pub(super) beside: bool,
@@ -104,12 +93,13 @@ impl Engine {
             database: database.as_ref().to_owned(),
             tables: Vec::new(),
             selection: Selection::all(),
-            batch_size: BATCH_SIZE,
+            batch_size: EVENT_BATCH_SIZE,
             log_table: None,
             consumer: CONSUMER.to_owned(),
             setup: false,
             take_over: false,
             bootstrap: false,
+            once: false,
             cdc: false,
             on_gap: OnGap::default(),
             beside: false,
@@ -168,6 +158,13 @@ impl Engine {
     #[must_use]
     pub fn bootstrap(self, bootstrap: bool) -> Self {
         Self { bootstrap, ..self }
+    }
+
+    /// Whether [`Self::bootstrap`] is for a consumer that was never given anything alone: one that comes back goes on where
+    /// it was.
+    #[must_use]
+    pub fn once(self, once: bool) -> Self {
+        Self { once, ..self }
     }
 
     /// Gives changes as they come, until it is cancelled.

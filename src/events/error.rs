@@ -79,7 +79,9 @@ pub enum Error {
         reason: String,
     },
     /// It is not captured.
-    #[error("table {name:?} is not captured here: add --setup, or `tables` of the node's configuration where one owns it")]
+    #[error(
+        "table {name:?} is not captured here: add --setup, or `tables` of the node's configuration where one owns it"
+    )]
     NotCaptured {
         /// The name.
         name: String,

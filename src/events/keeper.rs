@@ -161,7 +161,10 @@ async fn keep(shared: Arc<Shared>) {
             };
             let serving = async {
                 if let Err(error) = serve_control(&socket, handler, leave.clone()).await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "answering commands on the database ended");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "answering commands on the database ended"
+                    );
                 }
             };
             let looking = async {
@@ -231,7 +234,9 @@ async fn look(shared: &Shared, quiet: bool) -> Result<(), Error> {
     for note in &reconciled.notes {
         tracing::info!("{note}");
     }
-    let read = |maintainer: &mut Maintainer| Ok::<_, capture::Error>((maintainer.log_state()?, maintainer.options().retention));
+    let read = |maintainer: &mut Maintainer| {
+        Ok::<_, capture::Error>((maintainer.log_state()?, maintainer.options().retention))
+    };
     let (state, retention) = shared.maintainer.call(read).await??;
     shared.board.set_node(state.node);
     shared.board.set_log(state.rows, state.bytes);

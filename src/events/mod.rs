@@ -9,9 +9,12 @@
 //! over again after a crash. But a batch may be cut elsewhere then, so who drops repeats exactly does it by
 //! [`crate::model::Event::seq`]: of one epoch's log, an event that is not above the last one taken was taken. Rows of a
 //! bootstrap all carry the end of the log; taken twice, they are the same row.
+//!
+//! [`outputs`] are the handlers that are built in.
 
 pub mod engine;
 pub mod handler;
+pub mod outputs;
 
 mod batch;
 mod bootstrap;
@@ -23,6 +26,7 @@ mod log;
 mod session;
 mod start;
 
-pub use engine::{BATCH_SIZE, CONSUMER, Ended, Engine, Observer, OnGap, Progress, State};
+pub use crate::config::OnGap;
+pub use engine::{CONSUMER, Ended, Engine, Observer, Progress, State};
 pub use error::Error;
 pub use handler::{ChangesHandler, HandlerError};

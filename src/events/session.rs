@@ -12,9 +12,10 @@ use super::keeper::Keeper;
 use super::ledger::Ledger;
 use super::log::{Ask, Log, Next, Outcome};
 use super::start::Start;
-use super::{ChangesHandler, Ended, Engine, Error, OnGap};
+use super::{ChangesHandler, Ended, Engine, Error};
 use crate::capture::Maintainer;
 use crate::capture::wake::{AfterEvent, Wake};
+use crate::config::OnGap;
 use crate::model::{Fault, Position};
 use crate::sqlite::{self, Db};
 use crate::telemetry::failpoint;
@@ -156,9 +157,7 @@ impl Session {
                 Ok(Then::GoOn)
             }
             Outcome::Lost => Err(Error::EventsLost { consumer: self.consumer.clone() }),
-            Outcome::Restored => {
-                Err(Error::Restored { consumer: self.consumer.clone(), seq: self.ask.standing.seq })
-            }
+            Outcome::Restored => Err(Error::Restored { consumer: self.consumer.clone(), seq: self.ask.standing.seq }),
             Outcome::Next(next) => self.take(next, handler, cancel).await,
         }
     }

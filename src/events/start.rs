@@ -270,6 +270,7 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     let lost = known.as_ref().is_some_and(|known| known.checkpoint.is_none());
     let anew = match &known {
         None => true,
+        Some(known) if engine.once => engine.bootstrap && known.id == NOTHING_GIVEN,
         Some(_) => engine.bootstrap && (lost || !unfinished),
     };
     if let Some(Progress { id, checkpoint, tables }) = known.clone().filter(|_| !anew) {
