@@ -86,7 +86,7 @@ impl Imaged<'_, '_> {
     /// The row before, then the row after. One entry of both would pass the application's limit on a row's length at half
     /// the size.
     fn after_update(&self) -> Vec<String> {
-        let changed = changed(&self.body.keys);
+        let changed = changed(&self.identity);
         let either = |same: Op, moved: Op| format!("{} + {} * ({changed})", same.code(), moved.code() - same.code());
         let mut statements = self.image("OLD", &either(Op::Update, Op::Leave));
         statements.extend(self.image("NEW", &either(Op::Image, Op::Arrive)));
