@@ -94,6 +94,18 @@ pub(super) fn bounds(connection: &Connection, log: &str) -> rusqlite::Result<(i6
     Ok((end("max")?, end("min")?))
 }
 
+/// The first entry of the change that an entry belongs to: itself, but for those that carry on an image.
+pub(super) fn change_start(connection: &Connection, log: &str, seq: i64) -> rusqlite::Result<i64> {
+    let sql = format!(
+        "SELECT seq FROM main.{} WHERE seq <= ?1 AND op NOT IN ({}, {}) ORDER BY seq DESC LIMIT 1",
+        ident(log),
+        Op::Image.code(),
+        Op::Arrive.code()
+    );
+    let start: Option<i64> = connection.prepare_cached(&sql)?.query_row([seq], |row| row.get(0)).optional()?;
+    Ok(start.unwrap_or(seq))
+}
+
 /// `ts` and fingerprint of an entry: xxh3-64 of its columns, without the NULLs at its end, so that a log that was made
 /// wider meanwhile still knows its entries.
 ///
