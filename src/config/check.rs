@@ -71,7 +71,13 @@ impl Check<'_> {
             self.link(&key, link, node);
         }
         if !node.events.is_empty() && node.capture.images == Images::Key {
-            self.fault("capture.images", "is key, and `events` need the rows before and after: say full, or leave it out");
+            self.fault(
+                "capture.images",
+                "is key, and `events` need the rows before and after: say full, or leave it out",
+            );
+        }
+        if !node.events.is_empty() && !node.links.is_empty() && !node.sends() {
+            self.fault("events", "has nothing to say: this node only receives, and what comes from a peer is an event there, where it was made");
         }
         for (at, events) in node.events.iter().enumerate() {
             let key = format!("events[{at}]");
