@@ -82,6 +82,12 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A consumer was named that there is not.
+    #[error("there is no consumer {name:?} here; `twinlite consumers list` names them")]
+    UnknownConsumer {
+        /// The name.
+        name: String,
+    },
     /// A statement of a schema script failed.
     #[error("statement {number} of the script; nothing was changed: correct it and run it again")]
     Script {
@@ -131,9 +137,11 @@ impl Error {
             | Self::ScriptRollsBack { .. }
             | Self::ForeignKeys { .. }
             | Self::Stored(_) => Fault::Halt,
-            Self::LogName { .. } | Self::OtherLog { .. } | Self::OtherImages | Self::UnknownTable { .. } => {
-                Fault::Usage
-            }
+            Self::LogName { .. }
+            | Self::OtherLog { .. }
+            | Self::OtherImages
+            | Self::UnknownTable { .. }
+            | Self::UnknownConsumer { .. } => Fault::Usage,
         }
     }
 
@@ -148,6 +156,7 @@ impl Error {
             Self::OtherImages => "images",
             Self::NotInstalled => "not_installed",
             Self::UnknownTable { .. } => "unknown_table",
+            Self::UnknownConsumer { .. } => "unknown_consumer",
             Self::Script { .. } | Self::ScriptRollsBack { .. } => "script",
             Self::ForeignKeys { .. } => "foreign_keys",
             Self::Stored(_) => "damaged",

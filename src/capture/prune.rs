@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::{Error, Retention, change_log, consumers};
+use super::{Error, LogState, Retention, change_log, consumers};
 use crate::model::{Clock, Epoch};
 use crate::sqlite::ident;
 use crate::sqlite::store::{self, meta_key};
@@ -102,6 +102,13 @@ pub fn prune(connection: &mut Connection, request: &PruneRequest, clock: &dyn Cl
     pruned.oldest = oldest;
     pruned.cut_off = plan.cut_off;
     Ok(pruned)
+}
+
+/// Whether a log is so large that it is pruned also while the application is busy: half full, for past its bound the
+/// triggers stop, and nobody but us would notice.
+pub fn is_large(log: &LogState, retention: &Retention) -> bool {
+    let entries = u64::try_from(log.head.position.seq - log.oldest).unwrap_or(0);
+    entries > retention.rows / 2 || log.bytes > retention.size_bytes / 2
 }
 
 /// What a call is to do.

@@ -108,9 +108,9 @@ fn read_received(connection: &Connection, report: &mut StatusReport) -> rusqlite
         Ok(offline_link(name, Direction::Receive, position))
     })?;
     report.links.extend(links.collect::<rusqlite::Result<Vec<_>>>()?);
-    // What was copied to a CloudQuery destination is kept beside what was copied here.
+    // What was copied to a CloudQuery destination or an event consumer is kept beside what was copied here.
     let received = match store::table_exists(connection, "__cdc_consumers")? {
-        true => "WHERE peer NOT IN (SELECT peer FROM __cdc_consumers WHERE kind = 'cloudquery')",
+        true => "WHERE peer NOT IN (SELECT peer FROM __cdc_consumers WHERE kind <> 'link' AND peer IS NOT NULL)",
         false => "",
     };
     let mut tables = connection.prepare(&format!(
@@ -160,7 +160,7 @@ fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(
     })?;
     report.tables.extend(captured.collect::<rusqlite::Result<Vec<_>>>()?);
     report.tables.extend(skipped(connection)?);
-    let sql = "SELECT name, epoch, seq FROM __cdc_consumers WHERE peer IS NOT NULL ORDER BY name";
+    let sql = "SELECT name, epoch, seq FROM __cdc_consumers WHERE peer IS NOT NULL AND kind <> 'events' ORDER BY name";
     let mut consumers = connection.prepare(sql)?;
     let links = consumers.query_map([], |row| {
         let position = position(row.get(1)?, row.get(2)?);

@@ -59,7 +59,9 @@ fn then(error: &Error, config: &EventsConfig) -> Then {
     let fault = match error {
         Error::EventsLost { .. } if config.bootstrap => return Then::Bootstrap,
         // The output knows what its failure asks for.
-        Error::Handler { source, .. } => source.downcast_ref::<outputs::Error>().map_or(Fault::Halt, outputs::Error::fault),
+        Error::Handler { source, .. } => {
+            source.downcast_ref::<outputs::Error>().map_or(Fault::Halt, outputs::Error::fault)
+        }
         error => error.fault(),
     };
     match fault {

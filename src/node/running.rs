@@ -101,7 +101,7 @@ impl Node {
     pub async fn start(config: NodeConfig, surroundings: &Surroundings) -> Result<Self> {
         let config = Arc::new(config);
         let board = Board::new(&config.name, &config.database.display().to_string(), Arc::clone(&surroundings.clock));
-        let owner = Owner::acquire(&config.database)?;
+        let owner = admin::own(&config.database).await?;
         // Before anything is put into the database: a port that is taken leaves nothing behind.
         let sockets = Sockets::bind(&config).await?;
         let opened =

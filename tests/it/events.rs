@@ -95,8 +95,7 @@ fn until_output(place: &Place, what: &str, mut is: impl FnMut(&Value) -> bool) -
     })
 }
 
-const FAILURES: [Act; 6] =
-    [Act::Answer(500), Act::Close, Act::Cut, Act::Late, Act::Answer(204), Act::Answer(302)];
+const FAILURES: [Act; 6] = [Act::Answer(500), Act::Close, Act::Cut, Act::Late, Act::Answer(204), Act::Answer(302)];
 
 /// Each batch is tried until it is taken, in order: what is taken, in the order in which it was, is every event once.
 #[test]
@@ -181,7 +180,8 @@ fn a_node_that_is_killed_goes_on_without_a_gap() {
     }
     let node = Process::run(&config, &[]);
     until_rows(&place, "a receiver that goes by positions to be right", || receive(&hook.posts()));
-    let upserted = hook.posts().iter().flat_map(|post| post.changes().map(|(_, change)| change.clone()).collect::<Vec<_>>());
+    let upserted =
+        hook.posts().iter().flat_map(|post| post.changes().map(|(_, change)| change.clone()).collect::<Vec<_>>());
     let mut found = Rows::new();
     for change in upserted {
         let key = |image: &Value| (change["table"].as_str().unwrap().to_owned(), image["id"].as_i64().unwrap());

@@ -130,9 +130,12 @@ impl Error {
             },
             Self::WriterGone { .. } | Self::Roots { .. } | Self::Id { .. } => Fault::Halt,
             // A server that refuses may be mended without us, and what it is sent is still in the log.
-            Self::Connect { .. } | Self::Broken { .. } | Self::Cut { .. } | Self::Late { .. } | Self::Status { .. } | Self::Stopped { .. } => {
-                Fault::Retry
-            }
+            Self::Connect { .. }
+            | Self::Broken { .. }
+            | Self::Cut { .. }
+            | Self::Late { .. }
+            | Self::Status { .. }
+            | Self::Stopped { .. } => Fault::Retry,
             Self::GaveUp { .. } => Fault::Halt,
         }
     }

@@ -58,7 +58,14 @@ pub struct WebhookOptions {
 impl WebhookOptions {
     /// Every default.
     pub fn new(url: HttpUrl) -> Self {
-        Self { url, headers: Vec::new(), timeout: WEBHOOK_TIMEOUT, retry_for: None, form: Form::default(), stop: CancellationToken::new() }
+        Self {
+            url,
+            headers: Vec::new(),
+            timeout: WEBHOOK_TIMEOUT,
+            retry_for: None,
+            form: Form::default(),
+            stop: CancellationToken::new(),
+        }
     }
 }
 
