@@ -79,10 +79,7 @@ mod tests {
         let clock = Arc::new(ManualClock::at(50_587_400));
         let board = Board::new("a", "a.db", Arc::<ManualClock>::clone(&clock));
         let handle = board.events("search", "https://example.org/hook");
-        handle.position(Position { epoch: Epoch(1), seq: 7 });
-        board.set_log_head(2_007);
-        handle.state(EventsState::Live);
-        handle.taken();
+        handle.progress((EventsState::Live, 1), Position { epoch: Epoch(1), seq: 7 }, 2_007);
         clock.set(50_588_400);
         handle.failed(Trouble {
             code: "webhook_status".into(),

@@ -76,6 +76,9 @@ impl Check<'_> {
                 "is key, and `events` need the rows before and after: say full, or leave it out",
             );
         }
+        if !node.events.is_empty() && !node.links.is_empty() && !node.sends() {
+            self.fault("events", "has nothing to say: this node only receives, and what comes from a peer is an event there, where it was made");
+        }
         for (at, events) in node.events.iter().enumerate() {
             let key = format!("events[{at}]");
             if !events.name.is_empty() && !names.insert(events.name.as_str()) {

@@ -314,6 +314,8 @@ mod tests {
                 ("events[0].blob_encoding", "says none"),
             ],
         );
+        let mirror = format!("{}\nlinks: [{{ name: b, directions: receive, peer: 'b:1' }}]", events("output: json"));
+        check(&mirror, &[("events", "only receives")]);
         check(
             &format!("{}\ncapture: {{ images: key }}", events("output: json")),
             &[("capture.images", "the rows before and after")],

@@ -21,7 +21,7 @@ use crate::replicate::session::{End, LinkSettings};
 use crate::sqlite::Db;
 use crate::telemetry::{Board, Direction, LinkHandle};
 
-use super::{Opened, cloudquery, control, foreign_keys, listener, open, upkeep};
+use super::{Opened, cloudquery, control, events, foreign_keys, listener, open, upkeep};
 
 /// What a node needs besides its config.
 #[derive(Clone)]
@@ -131,6 +131,7 @@ impl Node {
                 }
             });
         }
+        events::start(&parts, &mut tasks)?;
         foreign_keys::start(&parts, &mut tasks);
         if let Some(feed) = &parts.feed {
             upkeep::start(&parts, feed, opened.wake, &mut tasks);

@@ -91,14 +91,17 @@ impl EventsHandle {
         });
     }
 
-    /// Up to where in the log its events were taken.
-    pub fn position(&self, position: Position) {
-        self.update(|output, _| output.position = Some(position));
-    }
-
-    /// So many more events were taken.
-    pub fn events(&self, more: u64) {
-        self.update(|output, _| output.events = output.events.saturating_add(more));
+    /// It goes well: what it is doing, how many more events were taken, up to where in the log, and where that ends.
+    pub fn progress(&self, (state, more): (EventsState, u64), position: Position, head: i64) {
+        self.update(|output, now_ms| {
+            (output.state, output.position) = (state, Some(position));
+            output.heard_head(head);
+            output.events = output.events.saturating_add(more);
+            output.is_over();
+            if more > 0 {
+                output.last_success_ms = Some(now_ms);
+            }
+        });
     }
 
     /// A try to hand over a batch failed, and will be repeated, or has been for as long as was said.
@@ -193,10 +196,12 @@ mod tests {
     fn how_far_it_is_behind_grows_with_the_log() {
         let (_clock, board, handle) = board();
         assert_eq!(report(&board).1.changes_behind, None, "nothing is known");
-        handle.position(Position { epoch: Epoch(1), seq: 7 });
+        let position = Position { epoch: Epoch(1), seq: 7 };
+        handle.progress((EventsState::Bootstrap, 5), position, 8);
+        handle.progress((EventsState::Live, 2), position, 8);
         board.set_log_head(10);
-        handle.events(7);
         let events = report(&board).1;
         assert_eq!((events.head, events.changes_behind, events.events), (Some(10), Some(3), 7));
+        assert_eq!((events.state, events.last_success_ms), (EventsState::Live, Some(1_000)));
     }
 }

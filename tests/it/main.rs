@@ -33,6 +33,7 @@ mod docker;
 mod docs;
 mod doctor;
 mod drift;
+mod events;
 mod link_faults;
 mod old_sqlite;
 mod orm;

@@ -94,6 +94,13 @@ pub enum Error {
         /// What it answered.
         status: StatusCode,
     },
+    /// It is to stop, and the batch was not taken yet.
+    #[error("stopped before the batch was taken; it is posted again at the next start")]
+    Stopped {
+        /// What the last try met.
+        #[source]
+        source: Box<Error>,
+    },
     /// It was tried for as long as was said.
     #[error("gave up after {tries} tries in {after:?}")]
     GaveUp {
@@ -123,9 +130,12 @@ impl Error {
             },
             Self::WriterGone { .. } | Self::Roots { .. } | Self::Id { .. } => Fault::Halt,
             // A server that refuses may be mended without us, and what it is sent is still in the log.
-            Self::Connect { .. } | Self::Broken { .. } | Self::Cut { .. } | Self::Late { .. } | Self::Status { .. } => {
-                Fault::Retry
-            }
+            Self::Connect { .. }
+            | Self::Broken { .. }
+            | Self::Cut { .. }
+            | Self::Late { .. }
+            | Self::Status { .. }
+            | Self::Stopped { .. } => Fault::Retry,
             Self::GaveUp { .. } => Fault::Halt,
         }
     }
@@ -141,7 +151,7 @@ impl Error {
             Self::Broken { .. } | Self::Cut { .. } => "webhook_broken",
             Self::Late { .. } => "webhook_timeout",
             Self::Status { .. } => "webhook_status",
-            Self::GaveUp { source, .. } => source.code(),
+            Self::GaveUp { source, .. } | Self::Stopped { source } => source.code(),
         }
     }
 
@@ -162,7 +172,7 @@ impl Error {
             },
             Self::Late { .. } => "have the server answer sooner, give a longer time-out, or a smaller batch size",
             Self::Connect { .. } => "check the URL, and that the server runs",
-            Self::GaveUp { source, .. } => source.hint(),
+            Self::GaveUp { source, .. } | Self::Stopped { source } => source.hint(),
             Self::WriterGone { .. } | Self::Roots { .. } | Self::Id { .. } | Self::Broken { .. } | Self::Cut { .. } => {
                 ""
             }

@@ -12,6 +12,8 @@ mod webhook;
 #[cfg(test)]
 mod webhook_tests;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::config::{EventOutput, EventsConfig, Header};
 use crate::telemetry::EventsHandle;
 
@@ -28,6 +30,19 @@ pub use webhook::{Webhook, WebhookOptions};
 /// # Errors
 /// [`Error::Roots`] or [`Error::Thread`].
 pub fn open(config: &EventsConfig, status: Option<EventsHandle>) -> Result<Box<dyn ChangesHandler>, Error> {
+    open_until(config, status, CancellationToken::new())
+}
+
+/// Like [`open`]; a batch that was not taken is not tried again once `stop` is cancelled ([`Error::Stopped`]), so that an
+/// outage does not hold up a shutdown.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_until(
+    config: &EventsConfig,
+    status: Option<EventsHandle>,
+    stop: CancellationToken,
+) -> Result<Box<dyn ChangesHandler>, Error> {
     let form = Form { blobs: config.blob_encoding, subseconds: config.subseconds };
     Ok(match &config.output {
         EventOutput::Lines => Box::new(Lines::new("stdout", std::io::stdout(), form)?),
@@ -38,6 +53,7 @@ pub fn open(config: &EventsConfig, status: Option<EventsHandle>) -> Result<Box<d
                 timeout: config.timeout,
                 retry_for: config.retry_for,
                 form,
+                stop,
                 ..WebhookOptions::new(url.clone())
             };
             Box::new(Webhook::new(options, status)?)

@@ -16,6 +16,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::envelope::body;
 use super::json::Form;
@@ -50,12 +51,21 @@ pub struct WebhookOptions {
     pub retry_for: Option<Duration>,
     /// How events are said.
     pub form: Form,
+    /// Ends the wait between tries, with [`Error::Stopped`].
+    pub stop: CancellationToken,
 }
 
 impl WebhookOptions {
     /// Every default.
     pub fn new(url: HttpUrl) -> Self {
-        Self { url, headers: Vec::new(), timeout: WEBHOOK_TIMEOUT, retry_for: None, form: Form::default() }
+        Self {
+            url,
+            headers: Vec::new(),
+            timeout: WEBHOOK_TIMEOUT,
+            retry_for: None,
+            form: Form::default(),
+            stop: CancellationToken::new(),
+        }
     }
 }
 
@@ -108,7 +118,11 @@ impl Webhook {
                 logged_at = Some(Instant::now());
                 tracing::warn!(error = said(&error), tries = retry.failed(), "events are not taken: trying again");
             }
-            sleep(wait).await;
+            tokio::select! {
+                biased;
+                () = self.options.stop.cancelled() => return Err(Error::Stopped { source: Box::new(error) }),
+                () = sleep(wait) => {}
+            }
         }
         if retry.failed() > 0 {
             tracing::info!(url = %self.options.url, tries = retry.failed() + 1, "events are taken again");

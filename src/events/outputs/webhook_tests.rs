@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::{ChangesHandler, Error, Webhook, WebhookOptions};
 use crate::config::HttpUrl;
@@ -257,6 +258,17 @@ async fn the_board_tells_of_an_outage_while_it_lasts() {
     let after = board.report().events.remove(0);
     assert_eq!((after.state, after.failed_tries, after.last_error), (EventsState::Live, 0, None));
     assert_eq!(after.last_success_ms, Some(1_000));
+}
+
+#[tokio::test]
+async fn an_outage_does_not_hold_up_a_shutdown() {
+    let server = Server::start(&[Act::Answer(500); 100]).await;
+    let stop = CancellationToken::new();
+    let options = WebhookOptions { stop: stop.clone(), ..server.options() };
+    stop.cancel();
+    let error = error(Webhook::new(options, None).expect("opens").handle_changes(&batch("one")).await);
+    assert!(matches!(error, Error::Stopped { .. }) && error.code() == "webhook_status", "{error:?}");
+    assert_eq!(server.posts().len(), 1, "the batch at hand is tried, and not again");
 }
 
 #[tokio::test]

@@ -99,6 +99,13 @@ impl Process {
         Self::start(&name, &["run".as_ref(), "--config".as_ref(), config.as_os_str()], env)
     }
 
+    /// The same, with its stdout there.
+    pub fn run_into(stdout: impl Into<Stdio>, config: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twinlite"));
+        command.args(["run".as_ref(), "--config".as_ref(), config.as_os_str()]).stdout(stdout);
+        Self::spawn("run", &mut command)
+    }
+
     /// Sends it a signal; nothing if it has ended.
     pub fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
