@@ -7,6 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::Error;
+use super::take_over::TAKEN_OVER;
 use super::trigger_sql::Op;
 use crate::model::{Checkpoint, Clock, Epoch, NodeId};
 use crate::sqlite::store::{self, meta_key};
@@ -151,7 +152,7 @@ pub(super) fn foreign(connection: &Connection) -> rusqlite::Result<Option<String
     // What has no page of its own is virtual, and its module may be one that only the application has.
     let mut tables = connection.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0")?;
     let names = tables.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    for name in names {
+    for name in names.into_iter().filter(|name| name != TAKEN_OVER) {
         let sql = format!("SELECT group_concat(lower(name), ' ') FROM pragma_table_info({})", quote::literal(&name));
         let columns: Option<String> = connection.query_row(&sql, [], |row| row.get(0))?;
         if columns.as_deref() == Some("id timestamp tablename operation before after") {

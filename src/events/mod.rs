@@ -25,6 +25,7 @@ mod ledger;
 mod log;
 mod session;
 mod start;
+mod taken;
 
 pub use crate::config::OnGap;
 pub use engine::{CONSUMER, Ended, Engine, Observer, Progress, State};
