@@ -12,6 +12,9 @@
 //!                            (9 → 5) INSERT 5
 //! ```
 //!
+//! After a crash somebody may hold more of a table than is noted. Then a row beyond that goes away is said to be deleted,
+//! though its receiver may not know it: nothing else would ever tell one who does.
+//!
 //! Pure: nothing here reads or waits.
 
 use std::collections::BTreeMap;
@@ -33,12 +36,19 @@ struct Copy {
     after: Option<Key>,
     /// Whether something of it was given before that may be wrong, and RESYNC is yet to be said.
     wipe: bool,
+    /// Whether more of it may have been given.
+    unsure: bool,
 }
 
 impl Copies {
     /// A bootstrap of these tables that has not begun. `wipe`: something of them was given before.
     pub fn of(tables: impl IntoIterator<Item = (TableId, String)>, wipe: bool) -> Self {
-        Self { tables: tables.into_iter().map(|(id, name)| (id, Copy { name, after: None, wipe })).collect() }
+        Self {
+            tables: tables
+                .into_iter()
+                .map(|(id, name)| (id, Copy { name, after: None, wipe, unsure: false }))
+                .collect(),
+        }
     }
 
     /// As it was noted.
@@ -49,13 +59,13 @@ impl Copies {
                 CopyState::Copying { after } => Some(after.clone()),
                 CopyState::Done => return None,
             };
-            Some((table.id, Copy { name: table.name.clone(), after, wipe: table.wipe }))
+            Some((table.id, Copy { name: table.name.clone(), after, wipe: table.wipe, unsure: table.open }))
         };
         Self { tables: given.iter().filter_map(copy).collect() }
     }
 
-    /// To note it.
-    pub fn given(&self) -> Vec<GivenTable> {
+    /// To note it. `open`: more may be given before it is noted again.
+    pub fn given(&self, open: bool) -> Vec<GivenTable> {
         let state = |copy: &Copy| match &copy.after {
             None => CopyState::Pending,
             Some(after) => CopyState::Copying { after: after.clone() },
@@ -65,6 +75,7 @@ impl Copies {
             name: copy.name.clone(),
             state: state(copy),
             wipe: copy.wipe,
+            open: open || copy.unsure,
         };
         self.tables.iter().map(table).collect()
     }
@@ -84,8 +95,8 @@ impl Copies {
 
     /// RESYNC was said of a table.
     pub fn wiped(&mut self, table: TableId) {
-        if let Some(copy) = self.tables.get_mut(&table) {
-            copy.wipe = false;
+        if let Some(copy) = self.tables.get_mut(&table).filter(|copy| copy.wipe) {
+            (copy.wipe, copy.unsure) = (false, false);
         }
     }
 
@@ -128,6 +139,10 @@ impl Copies {
         };
         match place {
             None => Some(event),
+            Some(copy) if copy.unsure => {
+                let clipped = clip(event.clone(), keys, copy.after.as_ref());
+                unsure(event, clipped, keys)
+            }
             Some(copy) => clip(event, keys, copy.after.as_ref()),
         }
     }
@@ -136,14 +151,26 @@ impl Copies {
     /// wrong, or it is still to be said for another reason.
     fn again(&mut self, event: Event, table: Option<TableId>) -> Option<Event> {
         let table = table?;
-        let untouched = self.tables.get(&table).filter(|copy| copy.after.is_none());
+        let untouched = self.tables.get(&table).filter(|copy| copy.after.is_none() && (copy.wipe || !copy.unsure));
         if untouched.is_some() {
             return None;
         }
-        let copy = Copy { name: event.table.name.clone(), after: None, wipe: false };
+        let copy = Copy { name: event.table.name.clone(), after: None, wipe: false, unsure: false };
         self.tables.insert(table, copy);
         Some(event)
     }
+}
+
+/// What is said to somebody who may hold rows beyond: that they are gone.
+fn unsure(event: Event, clipped: Option<Event>, keys: &EventKeys) -> Option<Event> {
+    let Some(clipped) = clipped else {
+        let leaves =
+            event.operation == Operation::Delete || event.operation == Operation::Update && keys.before != keys.after;
+        return leaves.then(|| Event { operation: Operation::Delete, after: None, ..event });
+    };
+    // It came from beyond, where it may be held under its old key.
+    let arrives = event.operation == Operation::Update && clipped.operation == Operation::Insert;
+    Some(if arrives { event } else { clipped })
 }
 
 #[cfg(test)]
