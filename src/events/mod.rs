@@ -26,6 +26,11 @@ mod log;
 mod session;
 mod start;
 
+/// The guide's example is run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/events.md")]
+pub struct Guide;
+
 pub use crate::config::OnGap;
 pub use engine::{CONSUMER, Ended, Engine, Observer, Progress, State};
 pub use error::Error;

@@ -180,10 +180,8 @@ fn a_node_that_is_killed_goes_on_without_a_gap() {
     }
     let node = Process::run(&config, &[]);
     until_rows(&place, "a receiver that goes by positions to be right", || receive(&hook.posts()));
-    let upserted =
-        hook.posts().iter().flat_map(|post| post.changes().map(|(_, change)| change.clone()).collect::<Vec<_>>());
-    let mut found = Rows::new();
-    for change in upserted {
+    let (mut found, posts) = (Rows::new(), hook.posts());
+    for (_, change) in posts.iter().flat_map(Post::changes) {
         let key = |image: &Value| (change["table"].as_str().unwrap().to_owned(), image["id"].as_i64().unwrap());
         if !change["before"].is_null() {
             found.remove(&key(&change["before"]));

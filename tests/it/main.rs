@@ -31,6 +31,7 @@ mod cq_sync;
 mod crash;
 mod docker;
 mod docs;
+mod docs_events;
 mod doctor;
 mod drift;
 mod events;
