@@ -7,6 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::Error;
+use super::take_over::TAKEN_OVER;
 use super::trigger_sql::Op;
 use crate::model::{Checkpoint, Clock, Epoch, NodeId};
 use crate::sqlite::store::{self, meta_key};
@@ -94,6 +95,18 @@ pub(super) fn bounds(connection: &Connection, log: &str) -> rusqlite::Result<(i6
     Ok((end("max")?, end("min")?))
 }
 
+/// The first entry of the change that an entry belongs to: itself, but for those that carry on an image.
+pub(super) fn change_start(connection: &Connection, log: &str, seq: i64) -> rusqlite::Result<i64> {
+    let sql = format!(
+        "SELECT seq FROM main.{} WHERE seq <= ?1 AND op NOT IN ({}, {}) ORDER BY seq DESC LIMIT 1",
+        ident(log),
+        Op::Image.code(),
+        Op::Arrive.code()
+    );
+    let start: Option<i64> = connection.prepare_cached(&sql)?.query_row([seq], |row| row.get(0)).optional()?;
+    Ok(start.unwrap_or(seq))
+}
+
 /// `ts` and fingerprint of an entry: xxh3-64 of its columns, without the NULLs at its end, so that a log that was made
 /// wider meanwhile still knows its entries.
 ///
@@ -139,7 +152,7 @@ pub(super) fn foreign(connection: &Connection) -> rusqlite::Result<Option<String
     // What has no page of its own is virtual, and its module may be one that only the application has.
     let mut tables = connection.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0")?;
     let names = tables.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    for name in names {
+    for name in names.into_iter().filter(|name| name != TAKEN_OVER) {
         let sql = format!("SELECT group_concat(lower(name), ' ') FROM pragma_table_info({})", quote::literal(&name));
         let columns: Option<String> = connection.query_row(&sql, [], |row| row.get(0))?;
         if columns.as_deref() == Some("id timestamp tablename operation before after") {

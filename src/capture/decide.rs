@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::accounting::{ObjectNote, statements_seen};
 use super::change_log::LogWidth;
 use super::generation::{Generation, IndexNote, index_notes};
-use super::image_sql::values_for;
+use super::image_sql::{keys_for, values_for};
 use super::lineage::{self, Change, renamed_tokens};
 use super::situation::Situation;
 use super::trigger_sql::{Op, Trigger, table_of_trigger, triggers};
@@ -122,11 +122,11 @@ impl Decider<'_> {
     /// Makes the log, or makes it as wide as the widest key.
     fn log(&mut self) {
         let widest = |width: fn(&TableSchema) -> usize| self.situation.wanted.iter().map(width).max().unwrap_or(0);
-        let values = match self.situation.images {
-            Images::Key => 0,
-            Images::Full => values_for(widest(|table| table.columns.len())),
+        let (keys, values) = match self.situation.images {
+            Images::Key => (widest(|table| table.key_columns().len()), 0),
+            Images::Full => (widest(keys_for), values_for(widest(|table| table.columns.len()))),
         };
-        let want = LogWidth { keys: widest(|table| table.key_columns().len()).max(1), values };
+        let want = LogWidth { keys: keys.max(1), values };
         let log = &self.situation.log;
         self.decision.statements.extend(match self.situation.log_width {
             None => vec![change_log::create_sql(log, want)],

@@ -5,10 +5,12 @@
 //! many the log has at most; a table has at least that many, or all of its image in one entry, so how an image is cut
 //! depends on its own width alone, not on the log's.
 
+use super::index_sql::rowid_name;
 use super::touch_sql::Slot;
 use super::trigger_sql::{Body, Op, Trigger, changed};
 use crate::model::{KeyShape, TableSchema};
 use crate::sqlite::ident;
+use crate::sqlite::range_sql::key_may_be_null;
 
 /// Columns of an image in one entry, at most: wide enough for most tables, and a narrow row's entry is not longer for it,
 /// because SQLite stores no NULLs at a row's end that were never given.
@@ -24,9 +26,23 @@ pub fn entries_for(columns: usize) -> usize {
     columns.div_ceil(VALUES_MAX).max(1)
 }
 
+/// The rowid that is logged behind the key: where the key may have a NULL in it, several rows may have that key, and a touch
+/// must say which of them it means.
+pub fn logged_rowid(table: &TableSchema) -> Option<&'static str> {
+    if key_may_be_null(table) { rowid_name(table) } else { None }
+}
+
+/// How many key columns the log needs for images of a table.
+pub fn keys_for(table: &TableSchema) -> usize {
+    table.key_columns().len() + usize::from(logged_rowid(table).is_some())
+}
+
 /// The triggers of a table whose log has images.
 pub(super) fn triggers(body: &Body<'_>, before_insert: &[Slot], before_update: &[Slot]) -> Vec<Trigger> {
-    let table = Imaged { body, columns: body.table.columns.iter().map(|column| ident(&column.name)).collect() };
+    let mut identity = body.keys.clone();
+    identity.extend(logged_rowid(body.table).map(str::to_owned));
+    let columns = body.table.columns.iter().map(|column| ident(&column.name)).collect();
+    let table = Imaged { body, identity, columns };
     vec![
         body.after("ai", "INSERT", &table.image("NEW", &Op::Insert.code().to_string())),
         body.after("au", "UPDATE", &table.after_update()),
@@ -38,6 +54,8 @@ pub(super) fn triggers(body: &Body<'_>, before_insert: &[Slot], before_update: &
 
 struct Imaged<'b, 't> {
     body: &'b Body<'t>,
+    /// What a row is told from others by: its key, and its rowid where several rows may have that key.
+    identity: Vec<String>,
     columns: Vec<String>,
 }
 
@@ -52,13 +70,13 @@ impl Imaged<'_, '_> {
         let mut parts = Vec::new();
         for (number, chunk) in self.columns.chunks(VALUES_MAX).enumerate() {
             let (time, op, key) = match number {
-                0 => (self.body.time(), op.to_owned(), self.body.keys.len()),
+                0 => (self.body.time(), op.to_owned(), self.identity.len()),
                 _ => (self.body.time_of_last(), Op::Image.code().to_string(), 0),
             };
             let mut places: Vec<String> = (0..key).map(|place| format!("k{place}")).collect();
             places.extend((0..chunk.len()).map(|place| format!("v{place}")));
             let mut values = vec![time, self.body.id.0.to_string(), op];
-            values.extend(self.body.keys.iter().take(key).chain(chunk).map(|column| format!("{row}.{column}")));
+            values.extend(self.identity.iter().take(key).chain(chunk).map(|column| format!("{row}.{column}")));
             let into = format!("INSERT INTO {}(ts, tbl, op, {})", self.body.log, places.join(", "));
             parts.push(Parts { into, values: values.join(", ") });
         }
@@ -68,7 +86,7 @@ impl Imaged<'_, '_> {
     /// The row before, then the row after. One entry of both would pass the application's limit on a row's length at half
     /// the size.
     fn after_update(&self) -> Vec<String> {
-        let changed = changed(&self.body.keys);
+        let changed = changed(&self.identity);
         let either = |same: Op, moved: Op| format!("{} + {} * ({changed})", same.code(), moved.code() - same.code());
         let mut statements = self.image("OLD", &either(Op::Update, Op::Leave));
         statements.extend(self.image("NEW", &either(Op::Image, Op::Arrive)));

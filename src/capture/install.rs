@@ -87,7 +87,7 @@ fn name_of(connection: &Connection) -> String {
 }
 
 /// Makes the database one in WAL mode; whether it was not.
-fn switch_to_wal(connection: &Connection) -> Result<bool, Error> {
+pub(super) fn switch_to_wal(connection: &Connection) -> Result<bool, Error> {
     let mode = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0));
     let found = mode("PRAGMA main.journal_mode")?;
     // A database in memory has nobody else who reads it.
@@ -105,7 +105,9 @@ fn is_in_place(connection: &Connection, options: &CaptureOptions) -> Result<bool
     if !store::exists(connection)? || store::epoch(connection)?.is_none() {
         return Ok(false);
     }
+    let retention: Option<String> = store::meta(connection, meta_key::RETENTION)?;
     Ok(!drift::is_stale(connection, options)?
+        && retention == Some(options.retention.json()?)
         && !is_full(connection)?
         && !is_limit_off(connection, &options.log_table, &options.retention)?)
 }
@@ -122,7 +124,7 @@ fn in_place(connection: &Connection, did: Vec<String>) -> Result<Installed, Erro
     })
 }
 
-fn put_in_place(
+pub(super) fn put_in_place(
     transaction: &Transaction<'_>,
     options: &CaptureOptions,
     (situation, decision): (&Situation, Decision),
@@ -136,6 +138,7 @@ fn put_in_place(
     }
     store::set_meta(transaction, meta_key::LOG_TABLE, &options.log_table)?;
     store::set_meta(transaction, meta_key::IMAGES, situation.images.word())?;
+    store::set_meta(transaction, meta_key::RETENTION, options.retention.json()?)?;
     generation::ensure_images(transaction)?;
     if store::meta::<i64>(transaction, meta_key::HLC)?.is_none() {
         store::set_meta(transaction, meta_key::HLC, 0)?;

@@ -80,8 +80,8 @@ impl Maintainer {
     ///
     /// # Errors
     /// Its errors.
-    pub fn take_over(&mut self) -> Result<Vec<String>, Error> {
-        take_over::take_over(&mut self.connection)
+    pub fn take_over(&mut self) -> Result<(Vec<String>, Installed), Error> {
+        take_over::take_over(&mut self.connection, &self.options, &*self.clock)
     }
 
     /// [`super::install()`].

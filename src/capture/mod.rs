@@ -71,5 +71,5 @@ pub use progress::{GivenTable, NOTHING_GIVEN, Progress, begin_at_head, note_posi
 pub use prune::{PruneRequest, Pruned, is_large, prune};
 pub use read_error::Error as ReadError;
 pub use resync::request_copy;
-pub use take_over::take_over;
+pub use take_over::{TakenEntry, forget_taken, read_taken, take_over};
 pub use teardown::teardown;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::take_over::TAKEN_OVER;
 use crate::model::Selection;
 use crate::sqlite::catalog::OURS;
 use crate::sqlite::store::{self, meta_key};
@@ -91,7 +92,7 @@ impl Default for CaptureOptions {
 }
 
 /// Names of ours that the log cannot have.
-const TAKEN: [&str; 7] = [
+const TAKEN: [&str; 8] = [
     "__cdc_meta",
     "__cdc_tables",
     "__cdc_consumers",
@@ -99,6 +100,7 @@ const TAKEN: [&str; 7] = [
     "__cdc_copies",
     "__cdc_received",
     "__cdc_conflicts",
+    TAKEN_OVER,
 ];
 
 impl CaptureOptions {
@@ -120,6 +122,10 @@ impl CaptureOptions {
             options.log_table = name;
         }
         options.images = Images::stored(connection)?.unwrap_or(Images::Key);
+        if let Some(retention) = store::meta::<String>(connection, meta_key::RETENTION)? {
+            let StoredRetention { age_ms, rows, size_bytes } = serde_json::from_str(&retention)?;
+            options.retention = Retention { age: Duration::from_millis(age_ms), rows, size_bytes };
+        }
         Ok(Some(options))
     }
 
@@ -150,6 +156,21 @@ impl CaptureOptions {
         let (tables, skip_tables) = self.selection.globs();
         Ok(serde_json::to_string(&StoredSelection { tables: tables.to_vec(), skip_tables: skip_tables.to_vec() })?)
     }
+}
+
+impl Retention {
+    /// As `__cdc_meta` has it, so that whoever looks after the log next keeps as much of it.
+    pub(super) fn json(&self) -> Result<String, Error> {
+        let age_ms = u64::try_from(self.age.as_millis()).unwrap_or(u64::MAX);
+        Ok(serde_json::to_string(&StoredRetention { age_ms, rows: self.rows, size_bytes: self.size_bytes })?)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredRetention {
+    age_ms: u64,
+    rows: u64,
+    size_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]

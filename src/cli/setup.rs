@@ -20,9 +20,11 @@ pub async fn setup(args: &Setup) -> Result<Outcome> {
         let request = Request::Setup(args.request());
         let take_over = args.take_over;
         owner_or_here(&target, request, move |maintainer| {
-            let taken = if take_over { maintainer.take_over()? } else { Vec::new() };
-            let installed = installed_lines(&maintainer.install()?);
-            Ok(taken.into_iter().chain(installed).collect())
+            let (taken, installed) = match take_over {
+                true => maintainer.take_over()?,
+                false => (Vec::new(), maintainer.install()?),
+            };
+            Ok(taken.into_iter().chain(installed_lines(&installed)).collect())
         })
         .await?;
     }

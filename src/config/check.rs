@@ -9,7 +9,7 @@ use super::settings::{Config, Images, LinkConfig, NodeConfig, Policy, Seed};
 use crate::model::Selection;
 
 /// Names of tables of our own, which the log cannot have.
-const TAKEN: [&str; 7] = [
+const TAKEN: [&str; 8] = [
     "__cdc_meta",
     "__cdc_tables",
     "__cdc_consumers",
@@ -17,6 +17,7 @@ const TAKEN: [&str; 7] = [
     "__cdc_copies",
     "__cdc_received",
     "__cdc_conflicts",
+    "__cdc_taken_over",
 ];
 
 /// Every fault of the whole. Values that were faulty by themselves are empty here, and told already.

@@ -73,7 +73,7 @@ pub fn batches(epoch: Epoch, steps: Vec<Step>, size_max: usize) -> Vec<Batch> {
 }
 
 /// `<epoch>-<first seq>-<last seq>-<digest>`: hexadecimal, decimal, decimal, hexadecimal.
-fn id(epoch: Epoch, events: &[Event]) -> String {
+pub fn id(epoch: Epoch, events: &[Event]) -> String {
     let seq = |event: Option<&Event>| event.map_or(0, |event| event.seq);
     let digest = digest(events);
     format!("{epoch}-{}-{}-{digest:016x}", seq(events.first()), seq(events.last()))

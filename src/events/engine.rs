@@ -75,7 +75,6 @@ pub struct Engine {
     pub(super) setup: bool,
     pub(super) take_over: bool,
     pub(super) bootstrap: bool,
-    pub(super) once: bool,
     pub(super) cdc: bool,
     pub(super) on_gap: OnGap,
     pub(super) beside: bool,
@@ -99,7 +98,6 @@ impl Engine {
             setup: false,
             take_over: false,
             bootstrap: false,
-            once: false,
             cdc: false,
             on_gap: OnGap::default(),
             beside: false,
@@ -158,13 +156,6 @@ impl Engine {
     #[must_use]
     pub fn bootstrap(self, bootstrap: bool) -> Self {
         Self { bootstrap, ..self }
-    }
-
-    /// Whether [`Self::bootstrap`] is for a consumer that was never given anything alone: one that comes back goes on where
-    /// it was.
-    #[must_use]
-    pub fn once(self, once: bool) -> Self {
-        Self { once, ..self }
     }
 
     /// Gives changes as they come, until it is cancelled.
@@ -241,7 +232,7 @@ impl Engine {
     ) -> Result<Ended, Error> {
         let start = start::start(self, maintainer, keeper).await?;
         keeper.installed();
-        if !self.bootstrap && !self.cdc {
+        if !self.bootstrap && !self.cdc && !self.take_over {
             return Ok(Ended::Done);
         }
         let mut session = Session::open(self, start, maintainer.clone()).await?;

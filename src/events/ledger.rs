@@ -121,6 +121,14 @@ impl Ledger {
         Ok(written)
     }
 
+    /// Runs something else where the position is written.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Maintainer) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        Ok(self.maintainer.call(work).await?)
+    }
+
     /// Makes capture right after the schema has moved; for whoever owns the database.
     pub async fn reconcile(&self) -> Result<(), Error> {
         let reconciled = self.maintainer.call(Maintainer::reconcile).await?;

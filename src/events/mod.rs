@@ -25,6 +25,7 @@ mod ledger;
 mod log;
 mod session;
 mod start;
+mod taken;
 
 /// The guide's example is run with the tests.
 #[cfg(doctest)]

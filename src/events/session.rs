@@ -12,8 +12,9 @@ use super::keeper::Keeper;
 use super::ledger::Ledger;
 use super::log::{Ask, Log, Next, Outcome};
 use super::start::Start;
+use super::taken;
 use super::{ChangesHandler, Ended, Engine, Error};
-use crate::capture::Maintainer;
+use crate::capture::{self, Maintainer};
 use crate::capture::wake::{AfterEvent, Wake};
 use crate::config::OnGap;
 use crate::model::{Fault, Position};
@@ -36,6 +37,8 @@ pub(super) struct Session {
     ledger: Ledger,
     ask: Ask,
     cdc: bool,
+    bootstrap: bool,
+    takes_over: bool,
     consumer: String,
     database: std::path::PathBuf,
     observer: Option<Observer>,
@@ -82,6 +85,8 @@ impl Session {
             head: at.position.seq,
             ask,
             cdc: engine.cdc,
+            bootstrap: engine.bootstrap,
+            takes_over: engine.cdc || engine.take_over,
             consumer: engine.consumer.clone(),
             database: engine.database.clone(),
             observer: engine.observer.clone(),
@@ -97,6 +102,12 @@ impl Session {
         handler: &mut dyn ChangesHandler,
         cancel: &CancellationToken,
     ) -> Result<Ended, Error> {
+        if self.takes_over && !self.drain_taken(handler, cancel).await? {
+            return Ok(Ended::Cancelled);
+        }
+        if !self.cdc && !self.bootstrap {
+            return Ok(Ended::Done);
+        }
         loop {
             if cancel.is_cancelled() {
                 return Ok(Ended::Cancelled);
@@ -126,6 +137,25 @@ impl Session {
         let ended = ended?;
         noted?;
         Ok(ended)
+    }
+
+    /// Hands over what was taken over from sqlite-cdc, which is older than everything in our log; `false` where it was
+    /// cancelled meanwhile.
+    async fn drain_taken(
+        &mut self,
+        handler: &mut dyn ChangesHandler,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Error> {
+        loop {
+            let (epoch, size) = (self.ask.epoch, self.ask.batch_size);
+            let read = self.ledger.call(move |maintainer| taken::next(maintainer.connection(), epoch, size)).await??;
+            let Some((changes, up_to)) = read else { return Ok(true) };
+            let then = self.ask.standing.clone();
+            if !self.hand_over(Batch { changes, then }, handler, cancel).await? {
+                return Ok(false);
+            }
+            self.ledger.call(move |maintainer| capture::forget_taken(maintainer.connection_mut(), up_to)).await??;
+        }
     }
 
     async fn step(
@@ -165,7 +195,7 @@ impl Session {
     /// A log that is gone was most likely torn down.
     fn explained(&self, error: Error, keeper: &Keeper) -> Error {
         match error {
-            Error::Read(crate::capture::ReadError::NotCaptured) => Error::TornDown { database: self.database.clone() },
+            Error::Read(capture::ReadError::NotCaptured) => Error::TornDown { database: self.database.clone() },
             Error::Sqlite(_) | Error::Read(_) if keeper.torn_down().is_cancelled() => {
                 Error::TornDown { database: self.database.clone() }
             }

@@ -43,8 +43,16 @@ pub(super) fn open(engine: &Engine) -> Result<Maintainer, Error> {
     if let Some(retention) = engine.retention {
         options.retention = retention;
     }
+    // What capture may have missed goes to the peers by the rules for both ways, whoever notices.
+    options.two_way = applies_changes(maintainer.connection())?;
     maintainer.set_options(options);
     Ok(maintainer)
+}
+
+/// Whether a peer's changes are applied into this database.
+fn applies_changes(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(store::table_exists(connection, "__cdc_checkpoints")?
+        && connection.prepare("SELECT 1 FROM main.__cdc_checkpoints")?.exists([])?)
 }
 
 /// Does what comes before the first event.
@@ -154,15 +162,11 @@ pub(super) fn install_as_asked(
     }
     let before = maintainer.options().clone();
     maintainer.set_options(options);
-    let mut lines = Vec::new();
     let installed = match wanted.take_over {
-        true => maintainer.take_over().and_then(|taken| {
-            lines = taken;
-            maintainer.install()
-        }),
-        false => maintainer.install(),
+        true => maintainer.take_over(),
+        false => maintainer.install().map(|installed| (Vec::new(), installed)),
     };
-    let installed = installed.inspect_err(|_| maintainer.set_options(before))?;
+    let (mut lines, installed) = installed.inspect_err(|_| maintainer.set_options(before))?;
     lines.extend(installed.did);
     lines.extend(installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason)));
     Ok(lines)
@@ -270,7 +274,6 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     let lost = known.as_ref().is_some_and(|known| known.checkpoint.is_none());
     let anew = match &known {
         None => true,
-        Some(known) if engine.once => engine.bootstrap && known.id == NOTHING_GIVEN,
         Some(_) => engine.bootstrap && (lost || !unfinished),
     };
     if let Some(Progress { id, checkpoint, tables }) = known.clone().filter(|_| !anew) {

@@ -60,6 +60,8 @@ pub mod meta_key {
     pub const CAPTURE_LIMIT: &str = "capture_limit";
     /// Text: the log's name.
     pub const LOG_TABLE: &str = "log_table";
+    /// Text, JSON: what bounds the log, as it was said last: `{"age_ms", "rows", "size_bytes"}`.
+    pub const RETENTION: &str = "retention";
     /// Text: `key` or `full`.
     pub const IMAGES: &str = "images";
     /// Integer: `PRAGMA schema_version` that the triggers were last compared at.

@@ -40,6 +40,7 @@ mod old_sqlite;
 mod orm;
 mod promises;
 mod property;
+mod replay;
 mod replication;
 mod scripts;
 mod seams;

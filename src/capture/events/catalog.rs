@@ -9,13 +9,14 @@ use rusqlite::Connection;
 use super::entries::Layout;
 use super::in_read;
 use super::touches::Touches;
+use crate::capture::image_sql::logged_rowid;
 use crate::capture::read_error::Error;
 use crate::capture::{Images, change_log, generation};
 use crate::model::{Collation, Epoch, EventTable, Key, KeyShape, NormalKey, Selection, TableId, TableSchema, Value};
 use crate::sqlite::generations::Generations;
 use crate::sqlite::range_sql::compare;
 use crate::sqlite::row_sql::KeyQuery;
-use crate::sqlite::{self, borrowed, catalog, store};
+use crate::sqlite::{self, Bind, borrowed, catalog, ident, store};
 
 /// What a consumer's reader knows from one call to the next. Begin with the default.
 #[derive(Default)]
@@ -50,6 +51,8 @@ pub(super) struct Line {
     collations: Vec<Collation>,
     /// Reads [`TableSchema::all_columns`].
     pub by_key: KeyQuery,
+    /// Finds a row by its rowid and then its key, where that is logged.
+    pub by_rowid: Option<String>,
 }
 
 impl Line {
@@ -70,6 +73,31 @@ impl Line {
     pub fn normal(&self, key: &Key) -> NormalKey {
         key.normal(&self.collations)
     }
+
+    /// Whether the row is there that is told from others by this key, and this rowid where one is logged.
+    pub fn has_row(&self, connection: &Connection, key: &Key, rowid: Option<i64>) -> Result<bool, Error> {
+        if let (Some(sql), Some(rowid)) = (&self.by_rowid, rowid) {
+            let mut statement = connection.prepare_cached(sql)?;
+            statement.raw_bind_parameter(1, rowid)?;
+            for (place, value) in key.0.iter().enumerate() {
+                statement.raw_bind_parameter(place + 2, Bind(value))?;
+            }
+            return Ok(statement.raw_query().next()?.is_some());
+        }
+        let mut there = false;
+        self.by_key.prepare(connection)?.each(key, |_| {
+            there = true;
+            Ok::<_, Error>(())
+        })?;
+        Ok(there)
+    }
+}
+
+fn by_rowid_sql(table: &TableSchema, rowid: &str) -> String {
+    let keys = table.key_columns().into_iter().enumerate().map(|(place, (name, collation))| {
+        format!(" AND {} IS ?{} COLLATE {}", ident(name), place + 2, collation.sql())
+    });
+    format!("SELECT 1 FROM main.{} WHERE {rowid} = ?1{}", ident(&table.name), keys.collect::<String>())
 }
 
 /// A table that can be read by [`super::read_rows`].
@@ -143,7 +171,8 @@ impl EventCatalog {
             let columns = schema.columns.iter().map(|column| column.name.clone()).collect();
             let table = Arc::new(EventTable { name: schema.name.clone(), columns });
             let (collations, by_key) = (schema.key_collations(), KeyQuery::of_all(&schema));
-            self.lines.insert(*id, Line { table, schema, collations, by_key });
+            let by_rowid = logged_rowid(&schema).map(|rowid| by_rowid_sql(&schema, rowid));
+            self.lines.insert(*id, Line { table, schema, collations, by_key, by_rowid });
         }
         let images = generation::images_column(connection)?;
         let sql = format!("SELECT id, name, columns, key, replaces, {images} FROM main.__cdc_tables ORDER BY id DESC");

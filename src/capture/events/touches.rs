@@ -26,6 +26,10 @@ const TRACKED_MAX: usize = 100_000;
 const LOOK_FIRST: i64 = 64;
 const LOOK_MAX: i64 = 8_192;
 
+/// What tells a row from others: its table, its key, and its rowid where that is logged, which is where several rows may
+/// have one key.
+type Identity = (TableId, NormalKey, Option<i64>);
+
 /// What is known of touches ahead.
 #[derive(Default)]
 pub(super) struct Touches {
@@ -35,8 +39,8 @@ pub(super) struct Touches {
     /// How far the log was looked through for what decides them.
     scanned_to: i64,
     /// Touches that no further entry of their key was found of: the newest of each key, and the other way round.
-    pending: HashMap<(TableId, NormalKey), i64>,
-    undecided: BTreeMap<i64, (TableId, Key)>,
+    pending: HashMap<Identity, i64>,
+    undecided: BTreeMap<i64, (TableId, Key, Option<i64>)>,
     deletes: BTreeSet<i64>,
 }
 
@@ -65,14 +69,9 @@ impl Touches {
         while (seq > self.tracked_to || self.undecided.contains_key(&seq)) && self.scan(connection, catalog, look)? {
             look = (look * 2).min(LOOK_MAX);
         }
-        let Some((table, key)) = self.undecided.get(&seq) else { return Ok(self.deletes.contains(&seq)) };
+        let Some((table, key, rowid)) = self.undecided.get(&seq) else { return Ok(self.deletes.contains(&seq)) };
         let Some(line) = catalog.line(*table) else { return Ok(false) };
-        let mut there = false;
-        line.by_key.prepare(connection)?.each(key, |_| {
-            there = true;
-            Ok::<_, Error>(())
-        })?;
-        Ok(!there)
+        Ok(!line.has_row(connection, key, *rowid)?)
     }
 
     /// Whether the log was looked through beyond this touch without keeping it.
@@ -106,7 +105,10 @@ impl Touches {
             let Some(line) = catalog.line(id) else { continue };
             let values = (0..known.keys).map(|place| Ok(value_of(row.get_ref(4 + place)?)));
             let key = Key(values.collect::<rusqlite::Result<_>>()?);
-            let normal = (id, line.normal(&key));
+            // No other table has anything in the column behind its key.
+            let behind = (known.keys < catalog.layout.keys).then(|| row.get_ref(4 + known.keys)).transpose()?;
+            let rowid = behind.and_then(|value| value.as_i64().ok());
+            let normal = (id, line.normal(&key), rowid);
             if let Some(touch) = self.pending.remove(&normal) {
                 self.undecided.remove(&touch);
                 // An entry of the applier's says how a row is now, not how it came.
@@ -116,7 +118,7 @@ impl Touches {
                 }
             }
             if is_touch {
-                self.undecided.insert(seq, (id, key));
+                self.undecided.insert(seq, (id, key, rowid));
                 self.pending.insert(normal, seq);
             }
         }
