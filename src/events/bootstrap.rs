@@ -12,6 +12,10 @@
 //!                            (9 → 5) INSERT 5
 //! ```
 //!
+//! A process that is killed has given more than it noted. Whoever takes the events then knows rows beyond the key that was
+//! noted, nobody knows which. They are given again, but for those that are gone by now: so the deletion of a row beyond is
+//! passed on too ([`Copies::noted`]), whether or not it was known.
+//!
 //! Pure: nothing here reads or waits.
 
 use std::collections::BTreeMap;
@@ -33,15 +37,22 @@ struct Copy {
     after: Option<Key>,
     /// Whether something of it was given before that may be wrong, and RESYNC is yet to be said.
     wipe: bool,
+    /// Whether rows beyond `after` may have been given, by a process that did not get to note it.
+    unsure: bool,
 }
 
 impl Copies {
     /// A bootstrap of these tables that has not begun. `wipe`: something of them was given before.
     pub fn of(tables: impl IntoIterator<Item = (TableId, String)>, wipe: bool) -> Self {
-        Self { tables: tables.into_iter().map(|(id, name)| (id, Copy { name, after: None, wipe })).collect() }
+        Self {
+            tables: tables
+                .into_iter()
+                .map(|(id, name)| (id, Copy { name, after: None, wipe, unsure: false }))
+                .collect(),
+        }
     }
 
-    /// As it was noted.
+    /// As it was noted, by a process that may have given more since.
     pub fn noted(given: &[GivenTable]) -> Self {
         let copy = |table: &GivenTable| {
             let after = match &table.state {
@@ -49,7 +60,7 @@ impl Copies {
                 CopyState::Copying { after } => Some(after.clone()),
                 CopyState::Done => return None,
             };
-            Some((table.id, Copy { name: table.name.clone(), after, wipe: table.wipe }))
+            Some((table.id, Copy { name: table.name.clone(), after, wipe: table.wipe, unsure: true }))
         };
         Self { tables: given.iter().filter_map(copy).collect() }
     }
@@ -84,8 +95,8 @@ impl Copies {
 
     /// RESYNC was said of a table.
     pub fn wiped(&mut self, table: TableId) {
-        if let Some(copy) = self.tables.get_mut(&table) {
-            copy.wipe = false;
+        if let Some(copy) = self.tables.get_mut(&table).filter(|copy| copy.wipe) {
+            (copy.wipe, copy.unsure) = (false, false);
         }
     }
 
@@ -128,6 +139,10 @@ impl Copies {
         };
         match place {
             None => Some(event),
+            Some(copy) if copy.unsure => {
+                let whole = event.clone();
+                unlearned(clip(event, keys, copy.after.as_ref()), whole, keys)
+            }
             Some(copy) => clip(event, keys, copy.after.as_ref()),
         }
     }
@@ -136,16 +151,33 @@ impl Copies {
     /// wrong, or it is still to be said for another reason.
     fn again(&mut self, event: Event, table: Option<TableId>) -> Option<Event> {
         let table = table?;
-        let untouched = self.tables.get(&table).filter(|copy| copy.after.is_none());
+        let untouched = self.tables.get(&table).filter(|copy| copy.after.is_none() && !copy.unsure);
         if untouched.is_some() {
             return None;
         }
-        let copy = Copy { name: event.table.name.clone(), after: None, wipe: false };
+        let copy = Copy { name: event.table.name.clone(), after: None, wipe: false, unsure: false };
         self.tables.insert(table, copy);
         Some(event)
     }
 }
 
+/// What is passed on of an event, `clipped` where its rows beyond what was given may be known all the same: what is no
+/// longer there has to be said, what is there will be.
+fn unlearned(clipped: Option<Event>, whole: Event, keys: &EventKeys) -> Option<Event> {
+    match (&clipped, whole.operation) {
+        (None, Operation::Delete) => Some(whole),
+        (None, Operation::Update) if keys.before != keys.after => {
+            Some(Event { operation: Operation::Delete, after: None, ..whole })
+        }
+        // It came from beyond, and may be known there.
+        (Some(Event { operation: Operation::Insert, .. }), Operation::Update) => Some(whole),
+        (None | Some(_), _) => clipped,
+    }
+}
+
+#[cfg(test)]
+#[path = "resumed_tests.rs"]
+mod resumed_tests;
 #[cfg(test)]
 #[path = "bootstrap_tests.rs"]
 mod tests;

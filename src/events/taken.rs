@@ -29,7 +29,8 @@ pub(super) fn next(connection: &Connection, epoch: Epoch, size_max: usize) -> Re
 
 /// An entry as an event. `known`: the columns that the table has now; others that it had follow.
 fn event(entry: TakenEntry, known: Vec<String>, last: i64) -> Event {
-    let image = |json: Option<String>| json.map(|json| serde_json::from_str::<Map<String, Json>>(&json).unwrap_or_default());
+    let image =
+        |json: Option<String>| json.map(|json| serde_json::from_str::<Map<String, Json>>(&json).unwrap_or_default());
     let (before, after) = (image(entry.before), image(entry.after));
     let has = |name: &String| before.iter().chain(&after).any(|image| image.contains_key(name));
     let mut columns: Vec<String> = known.into_iter().filter(has).collect();
