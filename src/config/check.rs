@@ -78,7 +78,11 @@ impl Check<'_> {
             );
         }
         if !node.events.is_empty() && !node.links.is_empty() && !node.sends() {
-            self.fault("events", "has nothing to say: this node only receives, and what comes from a peer is an event there, where it was made");
+            self.fault(
+                "events",
+                "has nothing to say: this node only receives, and what comes from a peer is an event where it was made; put \
+                 it there",
+            );
         }
         for (at, events) in node.events.iter().enumerate() {
             let key = format!("events[{at}]");

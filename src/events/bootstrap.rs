@@ -174,5 +174,8 @@ fn unsure(event: Event, clipped: Option<Event>, keys: &EventKeys) -> Option<Even
 }
 
 #[cfg(test)]
+#[path = "resumed_tests.rs"]
+mod resumed_tests;
+#[cfg(test)]
 #[path = "bootstrap_tests.rs"]
 mod tests;

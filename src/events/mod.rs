@@ -27,6 +27,11 @@ mod session;
 mod start;
 mod taken;
 
+/// The guide's example is run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/events.md")]
+pub struct Guide;
+
 pub use crate::config::OnGap;
 pub use engine::{CONSUMER, Ended, Engine, Observer, Progress, State};
 pub use error::Error;

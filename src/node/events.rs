@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use super::Parts;
 use crate::capture;
-use crate::config::{self, EventsConfig};
-use crate::events::{ChangesHandler, Engine, Error, OnGap, Progress, State, outputs};
+use crate::config::EventsConfig;
+use crate::events::{ChangesHandler, Engine, Error, Progress, State, outputs};
 use crate::model::Fault;
 use crate::replicate::backoff::Backoff;
 use crate::sqlite::said;
@@ -135,10 +135,7 @@ impl Output {
             .log_table(&parts.config.capture.log_table)
             .bootstrap(bootstrap)
             .cdc(true)
-            .on_gap(match config.on_gap {
-                config::OnGap::Resync => OnGap::Resync,
-                config::OnGap::Stop => OnGap::Stop,
-            })
+            .on_gap(config.on_gap)
             .observer(Arc::new(observer))
             .clock(Arc::clone(&parts.clock));
         engine.run(handler, parts.stop.clone()).await.map(drop)

@@ -34,6 +34,7 @@ mod cq_sync;
 mod crash;
 mod docker;
 mod docs;
+mod docs_events;
 mod doctor;
 mod drift;
 mod events;

@@ -5,7 +5,6 @@ use std::{
     io::{BufRead as _, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -223,6 +222,3 @@ pub fn receive(posts: &[Post]) -> Rows {
     }
     rows
 }
-
-/// How long a POST may take where a test waits for it to be too late.
-pub const TIMEOUT: Duration = Duration::from_millis(300);

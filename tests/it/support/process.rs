@@ -66,7 +66,8 @@ impl Process {
         Self::spawn(name, &mut command)
     }
 
-    fn spawn(name: &str, command: &mut Command) -> Self {
+    /// Starts a command that is the program.
+    pub fn spawn(name: &str, command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_child(&child);
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -101,9 +102,14 @@ impl Process {
 
     /// The same, with its stdout there.
     pub fn run_into(stdout: impl Into<Stdio>, config: &Path) -> Self {
+        Self::start_into(stdout, &["run".as_ref(), "--config".as_ref(), config.as_os_str()])
+    }
+
+    /// Starts the program with its stdout there.
+    pub fn start_into<S: AsRef<std::ffi::OsStr>>(stdout: impl Into<Stdio>, args: &[S]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_twinlite"));
-        command.args(["run".as_ref(), "--config".as_ref(), config.as_os_str()]).stdout(stdout);
-        Self::spawn("run", &mut command)
+        command.args(args).stdout(stdout);
+        Self::spawn("twinlite", &mut command)
     }
 
     /// `twinlite cdc` on that database, with its stdout at the end of that file.
