@@ -159,6 +159,7 @@ pub fn capture_options(config: &NodeConfig) -> CaptureOptions {
             config::Images::Key => capture::Images::Key,
             config::Images::Full => capture::Images::Full,
         },
+        change_images: false,
         log_table: config.capture.log_table.clone(),
         two_way: config.merges(),
         retention: capture::Retention { age: retention.age, rows: retention.rows, size_bytes: retention.size_bytes },

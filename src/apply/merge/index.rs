@@ -12,13 +12,10 @@ use super::super::{Error, foreign};
 use crate::model::{Collation, Key, NodeId, NormalKey, TableId, Version};
 use crate::sqlite::generations::Generations;
 use crate::sqlite::row_sql::KeyQuery;
-use crate::sqlite::{self, catalog, store, value_of};
+use crate::sqlite::{self, LogOp, catalog, store, value_of};
 
 /// Columns of the log before the key's: seq, ts, tbl, op, origin, oseq, via.
 const COLUMNS_BEFORE_KEY: usize = 7;
-/// Operations of the log that say something of a key: insert, update, delete, touch.
-const OPS_OF_KEYS: std::ops::RangeInclusive<i64> = 1..=4;
-const TOUCH: i64 = 4;
 
 /// Entries that may be pruned before the index drops them too: it costs a walk through the whole of it.
 const STALE_ENTRIES_MAX: i64 = 100_000;
@@ -186,18 +183,15 @@ impl LogIndex {
         let mut statement = conn.prepare_cached(&self.entries_sql)?;
         let mut rows = statement.query([after])?;
         while let Some(row) = rows.next()? {
-            let op: i64 = row.get(3)?;
+            let Some(op) = LogOp::of_code(row.get(3)?).filter(|op| op.names_a_key()) else { continue };
             let generation = TableId(row.get::<_, Option<i64>>(2)?.unwrap_or(0));
-            if !OPS_OF_KEYS.contains(&op) {
-                continue;
-            }
             let Some(id) = self.generations.readable.get(&generation) else { continue };
             let Some(captured) = self.captured.get(id) else { continue };
             let key = self.key_of(row, captured.collations.len())?;
             let normal = key.normal(&captured.collations);
             let entry = self.entry_of(row)?;
             // A row that is still there was not displaced.
-            if op == TOUCH && exists(conn, captured, &key)? {
+            if op == LogOp::Touch && exists(conn, captured, &key)? {
                 conn.prepare_cached("INSERT OR REPLACE INTO temp.__cdc_touched VALUES (?1, ?2, ?3)")?.execute((
                     id.0,
                     normal.as_bytes(),
