@@ -235,6 +235,20 @@ pub(super) async fn stuck(board: &Board) -> Trouble {
 pub(super) fn given_up(trouble: Trouble, args: &Replicate) -> anyhow::Error {
     let Trouble { code, message, hint } = trouble;
     match code.as_str() {
+        // Either of two that both write may hold what nobody else has: no advice to remove one.
+        "divergence" if args.two_way => anyhow!(
+            "{message}; remove neither: run this again with --seed a or --seed b, the one that was not restored, for only it \
+             holds what the other lost; what is overwritten is kept as conflicts"
+        ),
+        "peer_changed" if args.two_way => anyhow!(
+            "{message}; one of the two was joined with another database before, or torn down since: to join these two, keep \
+             what `twinlite conflicts list` shows, run `twinlite teardown --db` on both, which leaves every row, and run \
+             this again with --seed a, --seed b, or --seed merge --seed-prefer a|b"
+        ),
+        "seed_needed" => anyhow!(
+            "{message}: say whose rows win, with --seed a, --seed b, or --seed merge --seed-prefer a|b to keep what only one \
+             has; what is overwritten is kept as conflicts"
+        ),
         "divergence" | "peer_changed" => {
             let replica = args.replica.display();
             anyhow!(

@@ -102,7 +102,8 @@ fn winner(us: &Side, them: &Side) -> Result<(NodeId, How), Trouble> {
         trouble(
             "seed_needed",
             format!(
-                "the databases of \"{}\" and \"{}\" both hold rows, and nobody knows any more who had seen what",
+                "the databases of \"{}\" and \"{}\" both hold rows, and which of them had \
+                 seen what is not known: they never met, or their logs do not reach back",
                 us.name, them.name
             ),
             "say whose rows win, at both ends of the link: `seed: <node name>`, or `seed: merge` with `seed_prefer` to \

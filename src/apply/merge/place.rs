@@ -10,6 +10,8 @@
 //! SQLite itself says which rows are in the way, whatever kind of index it is: the row is put in their place under a
 //! savepoint, a temporary trigger notes whose rows went, and all of it is taken back.
 
+use rusqlite::Connection;
+
 use super::super::Error;
 use super::super::error::shown;
 use super::conflicts::{Conflict, Loser, Why};
@@ -26,6 +28,17 @@ use crate::sqlite::{ident, value_of};
 /// The table and the trigger that note whose rows are in the way.
 const DISPLACED: &str = "temp.__cdc_displaced";
 const DISPLACED_ON: &str = "__cdc_displaced_on";
+/// REPLACE fires no triggers for what it removes.
+const RECURSIVE_OFF: &str = "PRAGMA recursive_triggers = OFF";
+
+/// Puts back what a window that failed in the middle left on its connection; a pragma is not taken back with a transaction.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn clear(conn: &Connection) -> rusqlite::Result<()> {
+    let is_on: bool = conn.prepare_cached("PRAGMA recursive_triggers")?.query_row([], |row| row.get(0))?;
+    if is_on { conn.execute_batch(RECURSIVE_OFF) } else { Ok(()) }
+}
 
 /// A row in the way.
 struct InTheWay {
@@ -68,15 +81,12 @@ impl Merge<'_> {
 
     /// Inserts the rows of a change. Says `false` where one in the way wins; nothing is removed or written then.
     fn make_room(&mut self, table: TableId, shared: &Shared, change: &Accepted) -> Result<bool, Error> {
-        let was_noting = self.noting;
-        self.conn.execute_batch("SAVEPOINT __cdc_placing")?;
-        let placed = self.insert_all(table, shared, change)?;
-        if matches!(placed, Placed::Rejected) {
-            // That takes back the trigger, too, if it was made since.
-            self.conn.execute_batch("ROLLBACK TO __cdc_placing")?;
-            self.noting = was_noting;
+        let mut placed = self.try_insert_all(table, shared, change)?;
+        if matches!(placed, Placed::Unnoted) {
+            // Outside of the savepoint, which may be taken back: once for all conflicts of the table.
+            self.note_displaced(shared)?;
+            placed = self.try_insert_all(table, shared, change)?;
         }
-        self.conn.execute_batch("RELEASE __cdc_placing")?;
         let Placed::Removed(removed) = placed else {
             for row in &change.rows {
                 let loser =
@@ -93,12 +103,27 @@ impl Merge<'_> {
         Ok(true)
     }
 
+    /// Does all of it or nothing.
+    fn try_insert_all(&mut self, table: TableId, shared: &Shared, change: &Accepted) -> Result<Placed, Error> {
+        self.conn.execute_batch("SAVEPOINT __cdc_placing")?;
+        let placed = self.insert_all(table, shared, change)?;
+        let end = match placed {
+            Placed::Removed(_) => "RELEASE __cdc_placing",
+            Placed::Rejected | Placed::Unnoted => "ROLLBACK TO __cdc_placing; RELEASE __cdc_placing",
+        };
+        self.conn.execute_batch(end)?;
+        Ok(placed)
+    }
+
     fn insert_all(&mut self, table: TableId, shared: &Shared, change: &Accepted) -> Result<Placed, Error> {
         let mut removed = Vec::new();
         for row in &change.rows {
             let filled = shared.fill(row, change.before.first());
             if shared.insert(self.conn, &filled, &change.key)? {
                 continue;
+            }
+            if !self.noting {
+                return Ok(Placed::Unnoted);
             }
             let mut ways = Vec::new();
             for key in self.displaced_by(shared, &filled, &change.key)? {
@@ -221,12 +246,13 @@ impl Merge<'_> {
     }
 
     /// Whose rows are in the way of a row.
-    fn displaced_by(&mut self, shared: &Shared, filled: &Filled, key: &Key) -> Result<Vec<Key>, Error> {
-        self.note_displaced(shared)?;
-        self.conn.execute_batch("SAVEPOINT __cdc_looking; PRAGMA recursive_triggers = ON")?;
+    fn displaced_by(&self, shared: &Shared, filled: &Filled, key: &Key) -> Result<Vec<Key>, Error> {
+        // What gave way since is in it, too.
+        self.conn.prepare_cached(&format!("DELETE FROM {DISPLACED}"))?.execute([])?;
+        self.conn.execute_batch("SAVEPOINT __cdc_looking")?;
         let replaced = shared.replace(self.conn, filled, key);
         let keys = replaced.and_then(|()| {
-            let mut statement = self.conn.prepare(&format!("SELECT * FROM {DISPLACED}"))?;
+            let mut statement = self.conn.prepare_cached(&format!("SELECT * FROM {DISPLACED}"))?;
             let columns = statement.column_count();
             let read = |row: &rusqlite::Row<'_>| {
                 (0..columns).map(|place| Ok(value_of(row.get_ref(place)?))).collect::<rusqlite::Result<Vec<_>>>()
@@ -234,16 +260,13 @@ impl Merge<'_> {
             let keys = statement.query_map([], read)?.collect::<rusqlite::Result<Vec<_>>>()?;
             Ok(keys.into_iter().map(Key).collect())
         });
-        let back = "PRAGMA recursive_triggers = OFF; ROLLBACK TO __cdc_looking; RELEASE __cdc_looking";
-        self.conn.execute_batch(back)?;
+        self.conn.execute_batch("ROLLBACK TO __cdc_looking; RELEASE __cdc_looking")?;
         keys
     }
 
-    /// Makes the trigger that notes whose rows go.
+    /// Makes the trigger that notes whose rows go. It and the pragma make SQLite prepare every statement anew, so they stand
+    /// until the table is done.
     fn note_displaced(&mut self, shared: &Shared) -> Result<(), Error> {
-        if self.noting {
-            return Ok(());
-        }
         let names: Vec<String> = match &shared.local.key {
             KeyShape::Rowid { name } => vec![(*name).to_owned()],
             KeyShape::RowidAlias { .. } | KeyShape::Columns { .. } | KeyShape::None => {
@@ -256,7 +279,8 @@ impl Merge<'_> {
         self.conn.execute_batch(&format!(
             "CREATE TEMP TABLE __cdc_displaced({columns});
              CREATE TEMP TRIGGER {DISPLACED_ON} AFTER DELETE ON main.{table}
-             BEGIN INSERT INTO __cdc_displaced VALUES ({old}); END"
+             BEGIN INSERT INTO __cdc_displaced VALUES ({old}); END;
+             PRAGMA recursive_triggers = ON"
         ))?;
         self.noting = true;
         Ok(())
@@ -265,7 +289,8 @@ impl Merge<'_> {
     fn forget_displaced(&mut self, shared: &Shared) -> Result<(), Error> {
         debug_assert!(!self.noting || shared.has_unique, "only a unique index puts a row in the way");
         if std::mem::take(&mut self.noting) {
-            self.conn.execute_batch(&format!("DROP TRIGGER temp.{DISPLACED_ON}; DROP TABLE {DISPLACED}"))?;
+            self.conn
+                .execute_batch(&format!("DROP TRIGGER temp.{DISPLACED_ON}; DROP TABLE {DISPLACED}; {RECURSIVE_OFF}"))?;
         }
         Ok(())
     }
@@ -277,4 +302,6 @@ enum Placed {
     Removed(Vec<InTheWay>),
     /// A row that is here wins.
     Rejected,
+    /// A row is in the way, and the trigger that would say which does not stand yet.
+    Unnoted,
 }

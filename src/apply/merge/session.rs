@@ -13,6 +13,7 @@ use super::conflicts::{Book, Conflict, Loser, Why};
 use super::decide::{MergeRules, Policy, is_concurrent, judge};
 use super::index::{Entry, LogIndex};
 use super::mutant::{Mutant, left_out};
+use super::place;
 use super::stage::{self, Accepted};
 use super::table::{LocalRow, Shared};
 use super::versions::Ledger;
@@ -84,6 +85,7 @@ impl<'a> Merge<'a> {
             index.absorb(conn)?;
         }
         stage::clear(conn)?;
+        place::clear(conn)?;
         let Session { peer, peer_name, us, rules, seen, blind, seed_lost, copying_back, now_ms } = session;
         Ok(Self {
             conn,
