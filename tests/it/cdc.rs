@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, types::ValueRef};
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use crate::support::{
     Place, open, open_reader,
     process::{Process, expect_code, expect_failure, status},
     random::Random,
-    wait::until,
+    wait::{pause, until},
 };
 
 pub const SCHEMA: &str = "
@@ -362,7 +363,7 @@ fn a_consumer_that_is_away_beyond_retention_stops_with_events_lost_and_the_way_o
     let conn = app(&place, 50, &mut random);
     let config = place.file("node.yaml");
     let text = format!(
-        "name: a\nspec: {{ connection_string: '{}' }}\ncapture: {{ images: full, retention: {{ rows: 60 }} }}\n",
+        "name: a\nspec: {{ connection_string: '{}' }}\ncapture: {{ images: full, retention: {{ rows: 1000 }} }}\n",
         place.source().display()
     );
     std::fs::write(&config, text).unwrap();
@@ -371,6 +372,8 @@ fn a_consumer_that_is_away_beyond_retention_stops_with_events_lost_and_the_way_o
     std::fs::write(&out, cdc(&place, &["--bootstrap", "-o", "json", "--consumer", "away"])).unwrap();
     let running = Process::cdc(&place.source(), &other, &["--bootstrap", "--cdc", "-o", "json"], &[]);
     until("the one that is away to be cut off", || {
+        // Not so fast that the log is full before anybody looks: then nothing is logged, and all are cut off.
+        pause(Duration::from_millis(40));
         write(&conn, &mut random);
         if position(&place, "away").2 { Ok(()) } else { Err("not yet".to_owned()) }
     });
