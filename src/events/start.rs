@@ -268,10 +268,9 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     check_log(engine, maintainer.connection())?;
     let (selection, tables) = given_tables(engine, maintainer)?;
     let name = engine.consumer.clone();
-    if let Some(other) = consumers::list(maintainer.connection())?.into_iter().find(|one| one.name == name) {
-        if other.kind != EVENTS {
-            return Err(Error::NameTaken { name, kind: other.kind });
-        }
+    let others = consumers::list(maintainer.connection())?;
+    if let Some(other) = others.into_iter().find(|one| one.name == name && one.kind != EVENTS) {
+        return Err(Error::NameTaken { name, kind: other.kind });
     }
     let known = capture::read_progress(maintainer.connection(), &name)?;
     let unfinished = known.as_ref().is_some_and(|known| !Copies::noted(&known.tables).are_done());
