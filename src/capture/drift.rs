@@ -192,6 +192,9 @@ pub(super) fn execute(
     for sql in &decision.statements {
         transaction.execute_batch(sql).map_err(crate::sqlite::Error::doing("put capture in place"))?;
     }
+    if !decision.generations.is_empty() {
+        generation::ensure_images(transaction)?;
+    }
     for generation in &decision.generations {
         generation.insert(transaction)?;
     }

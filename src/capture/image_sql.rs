@@ -44,9 +44,9 @@ pub(super) fn triggers(body: &Body<'_>, before_insert: &[Slot], before_update: &
     let columns = body.table.columns.iter().map(|column| ident(&column.name)).collect();
     let table = Imaged { body, identity, columns };
     vec![
-        body.after("ai", "INSERT", &table.image("NEW", &Op::Insert.code().to_string())),
+        body.after("ai", "INSERT", &table.image("NEW", &Op::Insert.code().to_string(), body.time())),
         body.after("au", "UPDATE", &table.after_update()),
-        body.after("ad", "DELETE", &table.image("OLD", &Op::Delete.code().to_string())),
+        body.after("ad", "DELETE", &table.image("OLD", &Op::Delete.code().to_string(), body.time())),
         table.before_insert(before_insert),
         table.before_update(before_update),
     ]
@@ -61,16 +61,16 @@ struct Imaged<'b, 't> {
 
 impl Imaged<'_, '_> {
     /// The entries of one image: the first has the key and says what it is, the others go on.
-    fn image(&self, row: &str, op: &str) -> Vec<String> {
+    fn image(&self, row: &str, op: &str, time: String) -> Vec<String> {
         let values = |parts: Parts| format!("{} VALUES ({})", parts.into, parts.values);
-        self.parts(row, op).into_iter().map(values).collect()
+        self.parts(row, op, &time).into_iter().map(values).collect()
     }
 
-    fn parts(&self, row: &str, op: &str) -> Vec<Parts> {
+    fn parts(&self, row: &str, op: &str, time: &str) -> Vec<Parts> {
         let mut parts = Vec::new();
         for (number, chunk) in self.columns.chunks(VALUES_MAX).enumerate() {
             let (time, op, key) = match number {
-                0 => (self.body.time(), op.to_owned(), self.identity.len()),
+                0 => (time.to_owned(), op.to_owned(), self.identity.len()),
                 _ => (self.body.time_of_last(), Op::Image.code().to_string(), 0),
             };
             let mut places: Vec<String> = (0..key).map(|place| format!("k{place}")).collect();
@@ -88,8 +88,8 @@ impl Imaged<'_, '_> {
     fn after_update(&self) -> Vec<String> {
         let changed = changed(&self.identity);
         let either = |same: Op, moved: Op| format!("{} + {} * ({changed})", same.code(), moved.code() - same.code());
-        let mut statements = self.image("OLD", &either(Op::Update, Op::Leave));
-        statements.extend(self.image("NEW", &either(Op::Image, Op::Arrive)));
+        let mut statements = self.image("OLD", &either(Op::Update, Op::Leave), self.body.time());
+        statements.extend(self.image("NEW", &either(Op::Image, Op::Arrive), self.body.time_of_last()));
         statements
     }
 
@@ -126,7 +126,7 @@ impl Imaged<'_, '_> {
     fn touch(&self, holds: &str) -> Vec<String> {
         let table = ident(&self.body.table.name);
         let select = |parts: Parts| format!("{} SELECT {} FROM {table} AS x WHERE {holds}", parts.into, parts.values);
-        self.parts("x", &Op::Touch.code().to_string()).into_iter().map(select).collect()
+        self.parts("x", &Op::Touch.code().to_string(), &self.body.time()).into_iter().map(select).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use super::drift::{self, execute, look};
 use super::prune::{capture_limit, is_full, is_limit_off};
 use super::situation::Situation;
 use super::trigger_sql::Op;
-use super::{CaptureOptions, Error, SkippedTable, change_log, generation};
+use super::{CaptureOptions, Error, SkippedTable, change_log};
 use crate::model::{Clock, Epoch, NodeId};
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{catalog, ident};
@@ -139,7 +139,6 @@ pub(super) fn put_in_place(
     store::set_meta(transaction, meta_key::LOG_TABLE, &options.log_table)?;
     store::set_meta(transaction, meta_key::IMAGES, situation.images.word())?;
     store::set_meta(transaction, meta_key::RETENTION, options.retention.json()?)?;
-    generation::ensure_images(transaction)?;
     if store::meta::<i64>(transaction, meta_key::HLC)?.is_none() {
         store::set_meta(transaction, meta_key::HLC, 0)?;
     }

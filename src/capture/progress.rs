@@ -16,6 +16,8 @@ use crate::sqlite::{self, store};
 const PENDING: &str = "to give";
 const COPYING: &str = "giving";
 const DONE: &str = "given";
+/// What is noted of a table that is open.
+const OPEN: &str = "open";
 
 /// A table that a consumer was given, or part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct GivenTable {
     pub state: CopyState,
     /// Whether the copy begins with the removal of what the consumer has of it.
     pub wipe: bool,
+    /// Whether the consumer may have been given more of it than is noted: whoever gave it has not said that it ended.
+    pub open: bool,
 }
 
 /// How far a consumer has got.
@@ -74,9 +78,10 @@ fn checkpoint_at(connection: &Connection, position: Position) -> Result<Option<C
 }
 
 fn tables(connection: &Connection, id: NodeId) -> Result<Vec<GivenTable>, Error> {
-    let sql = "SELECT id, name, state, after, lost_history FROM main.__cdc_copies WHERE peer = ?1 ORDER BY id";
+    let sql =
+        "SELECT id, name, state, after, lost_history, note IS ?2 FROM main.__cdc_copies WHERE peer = ?1 ORDER BY id";
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([id.0])?;
+    let mut rows = statement.query((id.0, OPEN))?;
     let mut tables = Vec::new();
     while let Some(row) = rows.next()? {
         let (state, after): (String, Option<Vec<u8>>) = (row.get(2)?, row.get(3)?);
@@ -87,7 +92,13 @@ fn tables(connection: &Connection, id: NodeId) -> Result<Vec<GivenTable>, Error>
             (COPYING, Some(after)) => CopyState::Copying { after: Key::from_bytes(&after).ok_or_else(damaged)? },
             _ => return Err(damaged().into()),
         };
-        tables.push(GivenTable { id: TableId(row.get(0)?), name: row.get(1)?, state, wipe: row.get(4)? });
+        tables.push(GivenTable {
+            id: TableId(row.get(0)?),
+            name: row.get(1)?,
+            state,
+            wipe: row.get(4)?,
+            open: row.get(5)?,
+        });
     }
     Ok(tables)
 }
@@ -140,15 +151,14 @@ fn write(
     };
     consumers::meet(transaction, &consumer, clock)?;
     transaction.prepare_cached("DELETE FROM main.__cdc_copies WHERE peer = ?1")?.execute([id.0])?;
-    let sql =
-        "INSERT INTO main.__cdc_copies(peer, id, name, state, after, lost_history) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let sql = "INSERT INTO main.__cdc_copies(peer, id, name, state, after, lost_history, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     for table in tables {
         let (word, after) = match &table.state {
             CopyState::Pending => (PENDING, None),
             CopyState::Copying { after } => (COPYING, Some(after.to_bytes())),
             CopyState::Done => (DONE, None),
         };
-        let values = (id.0, table.id.0, &table.name, word, after, table.wipe);
+        let values = (id.0, table.id.0, &table.name, word, after, table.wipe, table.open.then_some(OPEN));
         transaction.prepare_cached(sql)?.execute(values)?;
     }
     Ok(())
@@ -183,7 +193,8 @@ mod tests {
         let clock = ManualClock::at(5);
         assert_eq!(read_progress(&connection, "lake").expect("read"), None);
         let epoch = store::epoch(&connection).expect("read").expect("installed");
-        let state = |id, state, wipe| GivenTable { id: TableId(id), name: format!("t{id}"), state, wipe };
+        let state =
+            |id, state, wipe| GivenTable { id: TableId(id), name: format!("t{id}"), state, wipe, open: id == 2 };
         let after = Key(vec![Value::Null, Value::text("x")]);
         let given = [
             state(1, CopyState::Done, false),
@@ -214,7 +225,8 @@ mod tests {
     #[test]
     fn what_is_given_to_a_consumer_is_no_copy_into_this_node_and_goes_with_it() {
         let mut connection = Fixture::captured("CREATE TABLE t(id INTEGER PRIMARY KEY)").ours;
-        let given = [GivenTable { id: TableId(1), name: "t".into(), state: CopyState::Pending, wipe: false }];
+        let given =
+            [GivenTable { id: TableId(1), name: "t".into(), state: CopyState::Pending, wipe: false, open: false }];
         let position = Position { epoch: store::epoch(&connection).expect("read").expect("installed"), seq: 0 };
         let clock = ManualClock::at(5);
         note_progress(&mut connection, ("e", consumers::EVENTS), (NodeId(9), position, &given), &clock).expect("note");

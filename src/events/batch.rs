@@ -115,3 +115,58 @@ fn digest_value(hash: &mut Xxh3, value: &Value) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EventTable, Operation, TableId};
+
+    fn event(seq: i64, ts_ms: i64) -> Event {
+        let table = Arc::new(EventTable { name: "t".into(), columns: vec!["a".into()] });
+        let after = Some(vec![Value::Integer(seq)]);
+        Event { table, seq, ts_ms, operation: Operation::Insert, before: None, after }
+    }
+
+    fn cut(seqs: &[i64], to: i64, size: usize) -> Vec<(Vec<i64>, i64)> {
+        let copies = Arc::new(Copies::default());
+        let events = seqs.iter().map(|seq| (event(*seq, 0), Arc::clone(&copies))).collect();
+        let cut = batches(Epoch(1), log_steps(events, to), size);
+        cut.iter().map(|batch| (batch.changes.events.iter().map(|event| event.seq).collect(), batch.then.seq)).collect()
+    }
+
+    /// A change of several entries is numbered by its first: whoever took it has all of them.
+    #[test]
+    fn a_batch_ends_where_it_is_full_and_says_up_to_where_the_log_was_taken_then() {
+        assert_eq!(cut(&[], 9, 2), []);
+        assert_eq!(cut(&[3, 5, 8], 9, 2), [(vec![3, 5], 7), (vec![8], 9)]);
+        assert_eq!(cut(&[3, 5], 6, 2), [(vec![3, 5], 6)]);
+        assert_eq!(cut(&[3, 4], 4, 1), [(vec![3], 3), (vec![4], 4)]);
+    }
+
+    #[test]
+    fn rows_of_one_key_count_only_when_all_of_them_were_taken() {
+        let before = Standing { seq: 7, copies: Arc::new(Copies::of([(TableId(1), "t".into())], false)) };
+        let then = Standing { seq: 7, copies: Arc::new(Copies::default()) };
+        let steps = row_steps(vec![event(7, 0), event(7, 0), event(7, 0)], &before, &then);
+        let cut = batches(Epoch(1), steps, 2);
+        assert_eq!(cut.iter().map(|batch| batch.then == then).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn the_same_events_have_the_same_id_whenever_they_were_read_and_others_have_another() {
+        let of = |events: &[Event]| id(Epoch(0xab), events);
+        assert!(of(&[event(1, 5), event(2, 5)]).starts_with("00000000000000ab-1-2-"));
+        assert_eq!(of(&[event(1, 5)]), of(&[event(1, 6)]), "a row of a bootstrap that is read again");
+        let one = of(&[event(7, 0)]);
+        let mut others = vec![event(7, 0); 6];
+        others[0].after = Some(vec![Value::Real(7.0)]);
+        others[1].after = Some(vec![Value::text("7")]);
+        others[2].before = Some(vec![Value::Null]);
+        others[3].operation = Operation::Update;
+        others[4].after = Some(vec![Value::Integer(7), Value::Null]);
+        others[5].table = Arc::new(EventTable { name: "u".into(), columns: vec!["a".into()] });
+        for other in others {
+            assert_ne!(of(std::slice::from_ref(&other)), one, "{other:?}");
+        }
+    }
+}

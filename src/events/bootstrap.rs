@@ -12,9 +12,8 @@
 //!                            (9 → 5) INSERT 5
 //! ```
 //!
-//! A process that is killed has given more than it noted. Whoever takes the events then knows rows beyond the key that was
-//! noted, nobody knows which. They are given again, but for those that are gone by now: so the deletion of a row beyond is
-//! passed on too ([`Copies::noted`]), whether or not it was known.
+//! After a crash somebody may hold more of a table than is noted. Then a row beyond that goes away is said to be deleted,
+//! though its receiver may not know it: nothing else would ever tell one who does.
 //!
 //! Pure: nothing here reads or waits.
 
@@ -37,7 +36,7 @@ struct Copy {
     after: Option<Key>,
     /// Whether something of it was given before that may be wrong, and RESYNC is yet to be said.
     wipe: bool,
-    /// Whether rows beyond `after` may have been given, by a process that did not get to note it.
+    /// Whether more of it may have been given.
     unsure: bool,
 }
 
@@ -52,7 +51,7 @@ impl Copies {
         }
     }
 
-    /// As it was noted, by a process that may have given more since.
+    /// As it was noted.
     pub fn noted(given: &[GivenTable]) -> Self {
         let copy = |table: &GivenTable| {
             let after = match &table.state {
@@ -60,13 +59,13 @@ impl Copies {
                 CopyState::Copying { after } => Some(after.clone()),
                 CopyState::Done => return None,
             };
-            Some((table.id, Copy { name: table.name.clone(), after, wipe: table.wipe, unsure: true }))
+            Some((table.id, Copy { name: table.name.clone(), after, wipe: table.wipe, unsure: table.open }))
         };
         Self { tables: given.iter().filter_map(copy).collect() }
     }
 
-    /// To note it.
-    pub fn given(&self) -> Vec<GivenTable> {
+    /// To note it. `open`: more may be given before it is noted again.
+    pub fn given(&self, open: bool) -> Vec<GivenTable> {
         let state = |copy: &Copy| match &copy.after {
             None => CopyState::Pending,
             Some(after) => CopyState::Copying { after: after.clone() },
@@ -76,6 +75,7 @@ impl Copies {
             name: copy.name.clone(),
             state: state(copy),
             wipe: copy.wipe,
+            open: open || copy.unsure,
         };
         self.tables.iter().map(table).collect()
     }
@@ -140,8 +140,8 @@ impl Copies {
         match place {
             None => Some(event),
             Some(copy) if copy.unsure => {
-                let whole = event.clone();
-                unlearned(clip(event, keys, copy.after.as_ref()), whole, keys)
+                let clipped = clip(event.clone(), keys, copy.after.as_ref());
+                unsure(event, clipped, keys)
             }
             Some(copy) => clip(event, keys, copy.after.as_ref()),
         }
@@ -151,7 +151,7 @@ impl Copies {
     /// wrong, or it is still to be said for another reason.
     fn again(&mut self, event: Event, table: Option<TableId>) -> Option<Event> {
         let table = table?;
-        let untouched = self.tables.get(&table).filter(|copy| copy.after.is_none() && !copy.unsure);
+        let untouched = self.tables.get(&table).filter(|copy| copy.after.is_none() && (copy.wipe || !copy.unsure));
         if untouched.is_some() {
             return None;
         }
@@ -161,18 +161,16 @@ impl Copies {
     }
 }
 
-/// What is passed on of an event, `clipped` where its rows beyond what was given may be known all the same: what is no
-/// longer there has to be said, what is there will be.
-fn unlearned(clipped: Option<Event>, whole: Event, keys: &EventKeys) -> Option<Event> {
-    match (&clipped, whole.operation) {
-        (None, Operation::Delete) => Some(whole),
-        (None, Operation::Update) if keys.before != keys.after => {
-            Some(Event { operation: Operation::Delete, after: None, ..whole })
-        }
-        // It came from beyond, and may be known there.
-        (Some(Event { operation: Operation::Insert, .. }), Operation::Update) => Some(whole),
-        (None | Some(_), _) => clipped,
-    }
+/// What is said to somebody who may hold rows beyond: that they are gone.
+fn unsure(event: Event, clipped: Option<Event>, keys: &EventKeys) -> Option<Event> {
+    let Some(clipped) = clipped else {
+        let leaves =
+            event.operation == Operation::Delete || event.operation == Operation::Update && keys.before != keys.after;
+        return leaves.then(|| Event { operation: Operation::Delete, after: None, ..event });
+    };
+    // It came from beyond, where it may be held under its old key.
+    let arrives = event.operation == Operation::Update && clipped.operation == Operation::Insert;
+    Some(if arrives { event } else { clipped })
 }
 
 #[cfg(test)]

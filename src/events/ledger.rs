@@ -74,7 +74,7 @@ impl Ledger {
     /// Notes how far the consumer is. What fails for a passing reason is tried again when it is due.
     pub async fn note(&mut self) -> Result<(), Error> {
         self.noted_at = Some(Instant::now());
-        match self.write().await? {
+        match self.write(true).await? {
             Err(error) if error.fault() == Fault::Retry && error.word() != "disk_full" => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "note how far the consumer is: later");
                 Ok(())
@@ -84,25 +84,27 @@ impl Ledger {
         }
     }
 
-    /// Notes it for the last time.
-    pub async fn note_at_end(&mut self) -> Result<(), Error> {
+    /// Notes it for the last time. `open`: a batch beyond may have been taken, of which nobody heard.
+    pub async fn note_at_end(&mut self, open: bool) -> Result<(), Error> {
         let begun = Instant::now();
-        while self.is_behind() {
-            match self.write().await? {
+        let mut due = self.is_behind() || !self.standing.copies.are_done();
+        while due {
+            match self.write(open).await? {
                 Err(error) if error.fault() == Fault::Retry && begun.elapsed() < END_TRIES_FOR => {
                     sleep(END_TRY_EVERY).await;
                 }
                 Err(source) => return Err(Error::Note { consumer: self.consumer.clone(), source }),
-                Ok(()) => {}
+                Ok(()) => due = false,
             }
         }
         Ok(())
     }
 
-    async fn write(&mut self) -> Result<Result<(), capture::Error>, Error> {
+    async fn write(&mut self, open: bool) -> Result<Result<(), capture::Error>, Error> {
         let standing = self.standing.clone();
         let position = Position { epoch: self.epoch, seq: standing.seq };
-        let tables = (!self.noted_whole || standing.copies != self.noted.copies).then(|| standing.copies.given());
+        let news = !self.noted_whole || !open || standing.copies != self.noted.copies;
+        let tables = news.then(|| standing.copies.given(open));
         let (name, id, clock) = (self.consumer.clone(), self.id, Arc::clone(&self.clock));
         let note = move |maintainer: &mut Maintainer| {
             failpoint::hit(failpoint::EVENTS_BEFORE_NOTE);

@@ -109,7 +109,7 @@ impl Log {
             return Ok(Outcome::Restored);
         }
         let mut standing = ask.standing.clone();
-        self.follow(&mut standing)?;
+        self.follow(&mut standing, &ask.selection)?;
         let Some(mut next) = self.read_log(ask, standing)? else { return Ok(Outcome::SchemaMoved) };
         if next.at_end && next.gap.is_none() {
             self.read_tables(ask, &mut next)?;
@@ -118,13 +118,16 @@ impl Log {
         Ok(Outcome::Next(next))
     }
 
-    /// Has the tables that are being given under the ids that they have now.
-    fn follow(&mut self, standing: &mut Standing) -> Result<(), Error> {
+    /// Has the tables that are being given under the ids that they have now, as far as they are still wanted.
+    fn follow(&mut self, standing: &mut Standing, selection: &Selection) -> Result<(), Error> {
         if standing.copies.are_done() {
             return Ok(());
         }
         let mut newest: HashMap<TableId, TableId> = HashMap::new();
         for table in capture::tables(&self.connection)? {
+            if !selection.has(&table.schema_name) {
+                continue;
+            }
             newest.extend(table.ancestors.iter().map(|id| (*id, table.id)));
             newest.insert(table.id, table.id);
         }

@@ -59,7 +59,7 @@ fn rows_that_may_have_been_given_are_deleted_though_nobody_noted_them() {
     let mut known = at_ten(false);
     assert_eq!(passed(&mut known, Some(15), None), None, "it is known that 15 was not given");
     assert_eq!(passed(&mut known, Some(15), Some(3)), Some((Operation::Insert, false, true)));
-    let mut resumed = Copies::noted(&known.given());
+    let mut resumed = Copies::noted(&known.given(true));
     assert_eq!(passed(&mut resumed, Some(15), None), Some(delete));
     assert_eq!(passed(&mut resumed, Some(15), Some(20)), Some(delete), "20 is still to be given");
     assert_eq!(passed(&mut resumed, Some(15), Some(3)), Some(update), "15 is gone, if it was known");
@@ -72,10 +72,10 @@ fn rows_that_may_have_been_given_are_deleted_though_nobody_noted_them() {
 #[test]
 fn a_table_that_is_begun_anew_by_a_resync_is_known_again() {
     let wiped = at_ten(true);
-    let mut resumed = Copies::noted(&wiped.given());
+    let mut resumed = Copies::noted(&wiped.given(true));
     resumed.wiped(TABLE);
     assert_eq!(passed(&mut resumed, Some(15), None), None, "RESYNC was said");
-    let mut pending = Copies::noted(&Copies::of([(TABLE, "t".to_owned())], false).given());
+    let mut pending = Copies::noted(&Copies::of([(TABLE, "t".to_owned())], false).given(true));
     let (resync, keys) = event(None, None);
     let resync = Event { operation: Operation::Resync, after: None, ..resync };
     assert!(pending.pass(resync, &keys, clip).is_some(), "rows of it may be known");

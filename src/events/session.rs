@@ -45,6 +45,8 @@ pub(super) struct Session {
     events: u64,
     head: i64,
     reads_failed: u32,
+    /// Whether a batch was handed over of which nobody said that it was taken.
+    in_doubt: bool,
 }
 
 /// What comes after a step.
@@ -92,6 +94,7 @@ impl Session {
             observer: engine.observer.clone(),
             events: 0,
             reads_failed: 0,
+            in_doubt: false,
         })
     }
 
@@ -102,6 +105,7 @@ impl Session {
         handler: &mut dyn ChangesHandler,
         cancel: &CancellationToken,
     ) -> Result<Ended, Error> {
+        tracing::info!(consumer = self.consumer, from = self.ask.standing.seq, "running");
         if self.takes_over && !self.drain_taken(handler, cancel).await? {
             return Ok(Ended::Cancelled);
         }
@@ -125,13 +129,13 @@ impl Session {
 
     /// Notes what was taken last, whatever it ended with, and closes what it has open.
     pub async fn close(self, ended: Result<Ended, Error>) -> Result<Ended, Error> {
-        let Self { mut ledger, log, .. } = self;
+        let Self { mut ledger, log, in_doubt, .. } = self;
         let noted = match &ended {
             // There is nothing to note it in.
             Err(Error::TornDown { .. }) => Ok(()),
             // It would bring the consumer back that is to know that it lost something.
             Err(Error::EventsLost { .. } | Error::Restored { .. } | Error::FileReplaced { .. }) => Ok(()),
-            Ok(_) | Err(_) => ledger.note_at_end().await,
+            Ok(_) | Err(_) => ledger.note_at_end(in_doubt).await,
         };
         log.close().await;
         let ended = ended?;
@@ -244,6 +248,7 @@ impl Session {
             return Ok(false);
         }
         failpoint::hit(failpoint::EVENTS_BEFORE_BATCH);
+        self.in_doubt = true;
         let call = handler.handle_changes(&batch.changes);
         tokio::pin!(call);
         let taken = loop {
@@ -259,6 +264,7 @@ impl Session {
         };
         taken.map_err(|source| Error::Handler { id: batch.changes.id.clone(), source })?;
         failpoint::hit(failpoint::EVENTS_AFTER_BATCH);
+        self.in_doubt = false;
         self.events += batch.changes.events.len() as u64;
         self.ledger.taken(batch.then);
         self.tell();

@@ -107,7 +107,7 @@ fn literal_glob(name: &str) -> String {
     let mut glob = String::with_capacity(name.len());
     for character in name.chars() {
         match character {
-            '*' | '?' | '[' | ']' | '{' | '}' | '!' | '\\' => glob.extend(['[', character, ']']),
+            '*' | '?' | '[' | ']' | '{' | '}' | '\\' => glob.extend(['[', character, ']']),
             plain => glob.push(plain),
         }
     }
@@ -289,7 +289,7 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     // One that is only met was given nothing.
     let noted = id.unwrap_or(if engine.bootstrap { new_id() } else { NOTHING_GIVEN });
     let clock = Arc::clone(&engine.clock);
-    let given = copies.given();
+    let given = copies.given(true);
     let at = capture::begin_at_head(maintainer.connection_mut(), (&name, EVENTS), (noted, &given), &*clock)?;
     let id = if noted == NOTHING_GIVEN { new_id() } else { noted };
     Ok(Start { id, at, standing: Standing { seq: at.position.seq, copies: Arc::new(copies) }, selection })

@@ -112,6 +112,14 @@ impl Process {
         Self::spawn("twinlite", &mut command)
     }
 
+    /// `twinlite cdc` on that database, with its stdout at the end of that file.
+    pub fn cdc(database: &Path, stdout: &Path, flags: &[&str], env: &[(&str, &str)]) -> Self {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(stdout).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twinlite"));
+        command.args(["cdc".as_ref(), "--db".as_ref(), database.as_os_str()]).args(flags);
+        Self::spawn("cdc", command.envs(env.iter().copied()).stdout(file))
+    }
+
     /// Sends it a signal; nothing if it has ended.
     pub fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
