@@ -36,6 +36,8 @@ pub enum LogOp {
     Leave = 9,
     /// Continues the [`LogOp::Leave`] before it: the key that the row has now.
     Arrive = 10,
+    /// Rows of the table hold what no image told: whoever reads events begins with it anew. Replication knows the rows.
+    Unsure = 11,
 }
 
 impl LogOp {
@@ -57,6 +59,7 @@ impl LogOp {
             8 => Self::Image,
             9 => Self::Leave,
             10 => Self::Arrive,
+            11 => Self::Unsure,
             _ => return None,
         })
     }
@@ -65,7 +68,7 @@ impl LogOp {
     pub fn names_a_key(self) -> bool {
         match self {
             Self::Insert | Self::Update | Self::Delete | Self::Touch | Self::Leave | Self::Arrive => true,
-            Self::Schema | Self::Copy | Self::Repair | Self::Image => false,
+            Self::Schema | Self::Copy | Self::Repair | Self::Image | Self::Unsure => false,
         }
     }
 
@@ -82,8 +85,8 @@ mod tests {
     #[test]
     fn every_number_means_itself() {
         let known: Vec<i64> = (-5..50).filter_map(LogOp::of_code).map(LogOp::code).collect();
-        assert_eq!(known, (1..=10).collect::<Vec<_>>());
-        let of = |wanted: fn(LogOp) -> bool| (1..=10).filter_map(LogOp::of_code).filter(|op| wanted(*op)).count();
+        assert_eq!(known, (1..=11).collect::<Vec<_>>());
+        let of = |wanted: fn(LogOp) -> bool| (1..=11).filter_map(LogOp::of_code).filter(|op| wanted(*op)).count();
         assert_eq!((of(LogOp::names_a_key), of(LogOp::continues)), (6, 2));
     }
 }

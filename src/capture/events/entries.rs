@@ -111,7 +111,7 @@ impl Reader<'_> {
         let (seq, ts_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
         match op {
             LogOp::Schema | LogOp::Image | LogOp::Arrive => return Ok(()),
-            LogOp::Copy | LogOp::Repair => {
+            LogOp::Copy | LogOp::Repair | LogOp::Unsure => {
                 self.resync(known, seq, ts_ms);
                 return Ok(());
             }
@@ -161,7 +161,7 @@ impl Reader<'_> {
                 let images = (Some(change.image(0)?), Some(change.image(1)?));
                 ((Operation::Update, images.0, images.1), keys(Some(key), Some(after)))
             }
-            LogOp::Schema | LogOp::Copy | LogOp::Repair | LogOp::Image | LogOp::Arrive => return Ok(()),
+            LogOp::Schema | LogOp::Copy | LogOp::Repair | LogOp::Unsure | LogOp::Image | LogOp::Arrive => return Ok(()),
         };
         self.push((change.seq, change.ts_ms), change.known.table, event, keys);
         Ok(())
