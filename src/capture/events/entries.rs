@@ -115,7 +115,7 @@ impl Reader<'_> {
                 self.resync(known, seq, ts_ms);
                 return Ok(());
             }
-            LogOp::Insert | LogOp::Update | LogOp::Delete | LogOp::Touch | LogOp::Leave => {}
+            LogOp::Insert | LogOp::Update | LogOp::Delete | LogOp::Touch | LogOp::KeyTouch | LogOp::Leave => {}
         }
         // A peer's change, or what followed from it.
         if row.get::<_, Option<i64>>(4)?.is_some() {
@@ -150,7 +150,7 @@ impl Reader<'_> {
         let (event, keys) = match change.op {
             LogOp::Insert => ((Operation::Insert, None, Some(change.image(0)?)), keys(None, Some(key))),
             LogOp::Delete => ((Operation::Delete, Some(change.image(0)?), None), keys(Some(key), None)),
-            LogOp::Touch => {
+            LogOp::Touch | LogOp::KeyTouch => {
                 if !self.touches.was_a_delete(self.connection, self.catalog, change.seq)? {
                     return Ok(());
                 }

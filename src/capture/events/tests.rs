@@ -113,7 +113,7 @@ fn a_touch_of_a_row_that_stays_says_nothing() {
     let mut db = Consumer::new("CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE, n)");
     db.says("INSERT INTO t VALUES (1, 'a', 0)");
     assert_eq!(db.says("INSERT OR IGNORE INTO t VALUES (1, 'a', 1), (1, 'z', 1), (2, 'a', 1)"), [""; 0]);
-    assert!(db.db.log_after(0).iter().any(|entry| entry.starts_with("4/")), "they were touched");
+    assert!(db.db.log_after(0).iter().any(|entry| entry.starts_with("12/")), "they were touched");
     assert_eq!(
         db.says("INSERT INTO t VALUES (1, 'q', 5) ON CONFLICT DO UPDATE SET n = excluded.n"),
         ["t (1, 'a', 0) > (1, 'a', 5)"]
