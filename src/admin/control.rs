@@ -235,7 +235,7 @@ pub async fn own(database: &Path) -> Result<Owner, Error> {
     };
     // Whoever does not understand, or does not answer, stays; so does a node.
     match ask(database, &Request::MakeRoom).await {
-        Ok(Some(response)) if !response.ok => return Err(owned),
+        Ok(Some(response)) if !response.ok => Err(owned),
         Ok(_) => Owner::acquire(database),
         Err(_) => Err(owned),
     }

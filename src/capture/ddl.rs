@@ -73,7 +73,7 @@ fn run(
         // It moved between the two transactions; what the script does is then told apart from that only by a copy.
         let situation = Situation::read(&transaction, options)?;
         let filled: BTreeSet<_> = situation.generations.iter().map(|generation| generation.id).collect();
-        let witness = Witness { filled, script: None };
+        let witness = Witness { filled, ..Witness::default() };
         absorb(&mut reconciled, &transaction, options, (&situation, &witness), clock)?;
     }
     let orphans = Orphans::count(&transaction);

@@ -23,6 +23,8 @@ use crate::sqlite::{ident, store};
 pub(super) struct Witness {
     /// Tables with appended columns that do not hold their default in every row.
     pub filled: BTreeSet<TableId>,
+    /// Tables with appended columns that do not, but whose rows the log names: no image has what is in them.
+    pub untold: BTreeSet<TableId>,
     /// Set while a script of the operator's runs under our eyes: nothing is hidden then.
     pub script: Option<Script>,
 }
@@ -201,6 +203,9 @@ impl Decider<'_> {
         }
         if let Change::Appended(columns) = change {
             self.decision.appended.push((known.id, table.name.clone(), columns));
+        }
+        if harm.is_none() && self.witness.untold.contains(&known.id) {
+            self.decision.entries.push((Op::Unsure, id.0));
         }
         if let Some(reason) = harm {
             self.decision.entries.push((Op::Copy, id.0));

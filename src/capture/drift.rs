@@ -12,7 +12,7 @@ use super::decide::{Decision, Script, Witness, decide};
 use super::situation::{self, Situation};
 use super::touch_sql::default_sql;
 use super::trigger_sql::Op;
-use super::{CaptureOptions, Error, SkippedTable, change_log, epochs, generation, missed};
+use super::{CaptureOptions, Error, Images, SkippedTable, change_log, epochs, generation, missed};
 use crate::model::{Clock, Generated, KeyShape, TableId, TableSchema};
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{catalog, ident};
@@ -84,7 +84,7 @@ pub fn recapture(
     let mut witness = Witness { script: ours.then(Script::default), ..Witness::default() };
     let mut decision = decide(&situation, &witness);
     if !decision.appended.is_empty() && !ours {
-        witness.filled = filled(connection, options, &decision)?;
+        witness = appended(connection, options, &situation, &decision)?;
         decision = decide(&situation, &witness);
     }
     if ours {
@@ -132,15 +132,28 @@ pub(super) fn look(connection: &mut Connection, options: &CaptureOptions) -> Res
     if decision.appended.is_empty() {
         return Ok((situation, decision));
     }
-    let witness = Witness { filled: filled(connection, options, &decision)?, ..Witness::default() };
+    let witness = appended(connection, options, &situation, &decision)?;
     let decision = decide(&situation, &witness);
     Ok((situation, decision))
 }
 
-/// Tables with appended columns that do not hold their default in every row. Where both ends write, a copy makes this end
-/// blind, so there a row that the log names is excused: what it holds was written under a trigger.
-fn filled(connection: &Connection, options: &CaptureOptions, decision: &Decision) -> Result<BTreeSet<TableId>, Error> {
+/// What appended columns hold. Where both ends write, a copy makes this end blind, so there a row that the log names is
+/// excused: what it holds was written under a trigger. But no image has it.
+fn appended(
+    connection: &Connection,
+    options: &CaptureOptions,
+    situation: &Situation,
+    decision: &Decision,
+) -> Result<Witness, Error> {
     let log = options.two_way.then_some(options.log_table.as_str());
+    let filled = filled(connection, decision, log)?;
+    let has_images = options.two_way && situation.images == Images::Full;
+    let untold = if has_images { self::filled(connection, decision, None)? } else { BTreeSet::new() };
+    Ok(Witness { filled, untold, ..Witness::default() })
+}
+
+/// Tables with appended columns that do not hold their default in every row, but for those that the log names, if given.
+fn filled(connection: &Connection, decision: &Decision, log: Option<&str>) -> Result<BTreeSet<TableId>, Error> {
     let mut all = BTreeSet::new();
     for (id, table, columns) in &decision.appended {
         // The table may have moved on meanwhile; then the version has too, and all of this is done again.

@@ -100,7 +100,7 @@ impl Imaged<'_, '_> {
         let exists = |slot: &Slot| format!("EXISTS (SELECT 1 FROM {table} AS x WHERE {})", slot.holds);
         let any: Vec<String> = slots.iter().map(exists).collect();
         let when = format!("({}) AND {}", any.join(" OR "), self.body.guard());
-        let touches: Vec<String> = slots.iter().flat_map(|slot| self.touch(&slot.holds)).collect();
+        let touches: Vec<String> = slots.iter().flat_map(|slot| self.touch(slot, &slot.holds)).collect();
         self.body.trigger("bi", "BEFORE INSERT", &when, &touches)
     }
 
@@ -112,7 +112,9 @@ impl Imaged<'_, '_> {
         depends_on.dedup();
         let touches: Vec<String> = slots
             .iter()
-            .flat_map(|slot| self.touch(&format!("({}) AND {} AND {itself}", changed(&slot.depends_on), slot.holds)))
+            .flat_map(|slot| {
+                self.touch(slot, &format!("({}) AND {} AND {itself}", changed(&slot.depends_on), slot.holds))
+            })
             .collect();
         let mut names: Vec<&str> = depends_on.iter().map(String::as_str).collect();
         if !self.body.table.without_rowid {
@@ -123,10 +125,11 @@ impl Imaged<'_, '_> {
         self.body.trigger("bu", &moment, &when, &touches)
     }
 
-    fn touch(&self, holds: &str) -> Vec<String> {
+    fn touch(&self, slot: &Slot, holds: &str) -> Vec<String> {
+        let op = if slot.of_key { Op::KeyTouch } else { Op::Touch };
         let table = ident(&self.body.table.name);
         let select = |parts: Parts| format!("{} SELECT {} FROM {table} AS x WHERE {holds}", parts.into, parts.values);
-        self.parts("x", &Op::Touch.code().to_string(), &self.body.time()).into_iter().map(select).collect()
+        self.parts("x", &op.code().to_string(), &self.body.time()).into_iter().map(select).collect()
     }
 }
 
@@ -143,5 +146,5 @@ pub(super) fn rowid_slot(table: &TableSchema) -> Option<Slot> {
         KeyShape::RowidAlias { column } => ident(&table.columns[*column].name),
         KeyShape::Columns { .. } | KeyShape::None => return None,
     };
-    Some(Slot { holds: format!("x.{rowid} = NEW.{rowid}"), depends_on: vec![rowid] })
+    Some(Slot { holds: format!("x.{rowid} = NEW.{rowid}"), depends_on: vec![rowid], of_key: true })
 }

@@ -28,6 +28,8 @@ pub struct Slot {
     pub holds: String,
     /// What the slot depends on, each as it is said of `OLD` and `NEW`: where none of it changes, nothing is displaced.
     pub depends_on: Vec<String>,
+    /// Whether the slot is the key itself, so that what takes it has an entry of the same key.
+    pub of_key: bool,
 }
 
 /// The slots of a table, for one event: every unique one besides the key, and the key's too where images are logged.
@@ -45,11 +47,18 @@ pub fn slots(table: &TableSchema, event: Event, images: Images) -> Result<Vec<Sl
             IndexOrigin::Created | IndexOrigin::Unique => !names_the_key(table, index),
         };
         if wanted {
+            let before = slots.len();
             view.index_slots(index, &mut slots)?;
+            let of_key = index.origin == IndexOrigin::PrimaryKey;
+            slots[before..].iter_mut().for_each(|slot| slot.of_key = of_key);
         }
     }
     if let (KeyShape::Columns { .. }, Some(rowid)) = (&table.key, rowid_name(table)) {
-        slots.push(Slot { holds: format!("x.{rowid} = NEW.{rowid}"), depends_on: vec![rowid.to_owned()] });
+        slots.push(Slot {
+            holds: format!("x.{rowid} = NEW.{rowid}"),
+            depends_on: vec![rowid.to_owned()],
+            of_key: false,
+        });
     }
     Ok(slots)
 }
@@ -144,7 +153,7 @@ impl View<'_> {
             let read: Vec<String> = inputs.columns.iter().map(|column| format!("NEW.{column} IS NULL")).collect();
             all.push(format!("(1 OR {})", read.join(" OR ")));
         }
-        Ok(Slot { holds: all.join(" AND "), depends_on: inputs.columns.clone() })
+        Ok(Slot { holds: all.join(" AND "), depends_on: inputs.columns.clone(), of_key: false })
     }
 
     fn of_row(&self, reference: Reference) -> String {

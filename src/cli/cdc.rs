@@ -113,6 +113,7 @@ pub async fn run(args: &Cdc) -> Result<Outcome> {
         .take_over(args.take_over)
         .bootstrap(args.bootstrap)
         .cdc(args.cdc)
+        .output(output.output.to_string())
         .on_gap(output.on_gap);
     if let Some(timeout) = busy_timeout {
         engine = engine.busy_timeout(timeout);

@@ -166,7 +166,7 @@ fn unsure(event: Event, clipped: Option<Event>, keys: &EventKeys) -> Option<Even
     let Some(clipped) = clipped else {
         let leaves =
             event.operation == Operation::Delete || event.operation == Operation::Update && keys.before != keys.after;
-        return leaves.then(|| Event { operation: Operation::Delete, after: None, ..event });
+        return leaves.then_some(Event { operation: Operation::Delete, after: None, ..event });
     };
     // It came from beyond, where it may be held under its old key.
     let arrives = event.operation == Operation::Update && clipped.operation == Operation::Insert;

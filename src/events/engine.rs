@@ -81,6 +81,7 @@ pub struct Engine {
     pub(super) retention: Option<Retention>,
     pub(super) busy_timeout: Option<Duration>,
     pub(super) observer: Option<Observer>,
+    pub(super) output: String,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -104,6 +105,7 @@ impl Engine {
             retention: None,
             busy_timeout: None,
             observer: None,
+            output: "a handler".to_owned(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -194,6 +196,12 @@ impl Engine {
         Self { observer: Some(observer), ..self }
     }
 
+    /// What `status` says of where the events go, where this engine owns the database.
+    #[must_use]
+    pub fn output(self, shown: impl Into<String>) -> Self {
+        Self { output: shown.into(), ..self }
+    }
+
     /// What tells the time.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
@@ -215,7 +223,12 @@ impl Engine {
         }
         let lock = ConsumerLock::acquire(&self.database, name)?;
         let maintainer = self.open().await?;
-        let keeping = Keeping { database: self.database.clone(), beside: self.beside, clock: Arc::clone(&self.clock) };
+        let keeping = Keeping {
+            database: self.database.clone(),
+            beside: self.beside,
+            retention: self.retention,
+            clock: Arc::clone(&self.clock),
+        };
         let keeper = Keeper::start(keeping, maintainer.clone())?;
         let ended = self.run_kept((&maintainer, &keeper), handler, cancel).await;
         keeper.stop().await;
@@ -235,7 +248,9 @@ impl Engine {
         if !self.bootstrap && !self.cdc && !self.take_over {
             return Ok(Ended::Done);
         }
-        let mut session = Session::open(self, start, maintainer.clone()).await?;
+        let mut session = Session::open(self, start, maintainer.clone())
+            .await?
+            .shown_by(keeper.board().events(&self.consumer, &self.output));
         let ended = session.run(keeper, handler, &cancel).await;
         session.close(ended).await
     }

@@ -16,10 +16,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
 use super::control::answer;
+use super::{Error, start};
 use crate::admin::{self, Owner, Request, Response, serve_control};
-use crate::capture::{self, Maintainer, is_large};
+use crate::capture::{self, Maintainer, Retention, is_large};
 use crate::model::Clock;
 use crate::sqlite::Db;
 use crate::telemetry::Board;
@@ -36,6 +36,8 @@ pub(super) struct Keeping {
     pub database: PathBuf,
     /// Whether this process owns the database otherwise.
     pub beside: bool,
+    /// What bounds the log, where that was said.
+    pub retention: Option<Retention>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -91,6 +93,11 @@ impl Keeper {
         self.shared.owns()
     }
 
+    /// Where `status` reads, for as long as this engine owns the database.
+    pub fn board(&self) -> &Board {
+        &self.shared.board
+    }
+
     /// Capture is in place: from here on it is looked after.
     pub fn installed(&self) {
         self.shared.installed.store(true, Ordering::Release);
@@ -141,6 +148,16 @@ impl Shared {
         Ok(())
     }
 
+    /// Owns the database where its owner has left, captured as that one left it.
+    async fn take_over(&self) -> Result<(), Error> {
+        self.acquire()?;
+        if self.owns() {
+            let retention = self.keeping.retention;
+            self.maintainer.call(move |maintainer| start::read_options(maintainer, retention)).await??;
+        }
+        Ok(())
+    }
+
     fn release(&self) {
         drop(self.owner().take());
         self.moved.notify_one();
@@ -181,7 +198,7 @@ async fn keep(shared: Arc<Shared>) {
         if room_until.is_some_and(|until| Instant::now() < until) {
             continue;
         }
-        if let Err(error) = shared.acquire() {
+        if let Err(error) = shared.take_over().await {
             tracing::debug!(error = &error as &dyn std::error::Error, "own the database");
         }
     }

@@ -19,7 +19,7 @@ use crate::capture::{self, Maintainer};
 use crate::config::OnGap;
 use crate::model::{Fault, Position};
 use crate::sqlite::{self, Db};
-use crate::telemetry::failpoint;
+use crate::telemetry::{EventsHandle, EventsState, failpoint};
 
 /// How long a handler may go on with its batch once it is to stop. What it has not taken by then is handed over again.
 const HANDLER_GRACE: Duration = Duration::from_secs(5);
@@ -42,6 +42,7 @@ pub(super) struct Session {
     consumer: String,
     database: std::path::PathBuf,
     observer: Option<Observer>,
+    status: Option<EventsHandle>,
     events: u64,
     head: i64,
     reads_failed: u32,
@@ -92,10 +93,16 @@ impl Session {
             consumer: engine.consumer.clone(),
             database: engine.database.clone(),
             observer: engine.observer.clone(),
+            status: None,
             events: 0,
             reads_failed: 0,
             in_doubt: false,
         })
+    }
+
+    /// The same, telling there how it goes.
+    pub fn shown_by(self, status: EventsHandle) -> Self {
+        Self { status: Some(status), ..self }
     }
 
     /// Runs until it is done, cancelled, or something stands in the way.
@@ -222,7 +229,7 @@ impl Session {
         }
         (self.ask.standing, self.ask.mark) = (next.standing, next.mark);
         self.ledger.taken(self.ask.standing.clone());
-        self.tell();
+        self.tell(0);
         self.ledger.note_if_due().await?;
         if let Some(table) = next.gap {
             return Err(Error::Gap { table });
@@ -267,17 +274,24 @@ impl Session {
         self.in_doubt = false;
         self.events += batch.changes.events.len() as u64;
         self.ledger.taken(batch.then);
-        self.tell();
+        self.tell(batch.changes.events.len() as u64);
         self.ledger.note_if_due().await?;
         Ok(true)
     }
 
-    fn tell(&self) {
-        let Some(observer) = &self.observer else { return };
+    /// Tells how far it is, with so many more events.
+    fn tell(&self, more: u64) {
         let standing: &Standing = self.ledger.standing();
         let state = if standing.copies.are_done() { State::Live } else { State::Bootstrap };
         let position = Position { epoch: self.ask.epoch, seq: standing.seq };
-        observer(Progress { state, position, head: self.head.max(standing.seq), events: self.events });
+        let head = self.head.max(standing.seq);
+        if let Some(status) = &self.status {
+            let state = if state == State::Live { EventsState::Live } else { EventsState::Bootstrap };
+            status.progress((state, more), position, head);
+        }
+        if let Some(observer) = &self.observer {
+            observer(Progress { state, position, head, events: self.events });
+        }
     }
 
     /// Waits until the database has changed, and notes meanwhile what is to be noted.

@@ -12,7 +12,7 @@ use super::keeper::Keeper;
 use super::{Engine, Error};
 use crate::admin::{self, Request, SetupRequest};
 use crate::capture::consumers::{self, EVENTS};
-use crate::capture::{self, CaptureOptions, Images, Maintainer, NOTHING_GIVEN, Progress};
+use crate::capture::{self, CaptureOptions, Images, Maintainer, NOTHING_GIVEN, Progress, Retention};
 use crate::model::{Checkpoint, Fault, NodeId, Selection};
 use crate::sqlite::catalog::{TableKind, table_list};
 use crate::sqlite::{Db, store};
@@ -38,15 +38,19 @@ pub(super) fn open(engine: &Engine) -> Result<Maintainer, Error> {
     if let Some(timeout) = engine.busy_timeout {
         maintainer.connection().busy_timeout(timeout)?;
     }
+    read_options(&mut maintainer, engine.retention)?;
+    Ok(maintainer)
+}
+
+/// Has a database captured as it is, or as it would be by default.
+pub(super) fn read_options(maintainer: &mut Maintainer, retention: Option<Retention>) -> Result<(), Error> {
     let stored = CaptureOptions::stored(maintainer.connection())?;
     let mut options = stored.unwrap_or(CaptureOptions { images: Images::Full, ..CaptureOptions::default() });
-    if let Some(retention) = engine.retention {
-        options.retention = retention;
-    }
+    options.retention = retention.unwrap_or(options.retention);
     // What capture may have missed goes to the peers by the rules for both ways, whoever notices.
     options.two_way = applies_changes(maintainer.connection())?;
     maintainer.set_options(options);
-    Ok(maintainer)
+    Ok(())
 }
 
 /// Whether a peer's changes are applied into this database.
@@ -264,10 +268,9 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     check_log(engine, maintainer.connection())?;
     let (selection, tables) = given_tables(engine, maintainer)?;
     let name = engine.consumer.clone();
-    if let Some(other) = consumers::list(maintainer.connection())?.into_iter().find(|one| one.name == name) {
-        if other.kind != EVENTS {
-            return Err(Error::NameTaken { name, kind: other.kind });
-        }
+    let others = consumers::list(maintainer.connection())?;
+    if let Some(other) = others.into_iter().find(|one| one.name == name && one.kind != EVENTS) {
+        return Err(Error::NameTaken { name, kind: other.kind });
     }
     let known = capture::read_progress(maintainer.connection(), &name)?;
     let unfinished = known.as_ref().is_some_and(|known| !Copies::noted(&known.tables).are_done());

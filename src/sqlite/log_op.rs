@@ -6,7 +6,7 @@
 //! ```text
 //!   insert        Insert(NEW)  Image*
 //!   delete        Delete(OLD)  Image*
-//!   touch         Touch(row)   Image*
+//!   touch         Touch(row)   Image*                    or KeyTouch
 //!   update        Update(OLD)  Image*  Image(NEW)   Image*
 //!   key changed   Leave(OLD)   Image*  Arrive(NEW)  Image*
 //! ```
@@ -36,6 +36,11 @@ pub enum LogOp {
     Leave = 9,
     /// Continues the [`LogOp::Leave`] before it: the key that the row has now.
     Arrive = 10,
+    /// Rows of the table hold what no image told: whoever reads events begins with it anew. Replication knows the rows.
+    Unsure = 11,
+    /// A [`LogOp::Touch`] of the row that has the new row's own key. Where it was displaced, the new row's entry names that
+    /// key too; where it was not, nothing became of it. So it says something to whoever reads images alone.
+    KeyTouch = 12,
 }
 
 impl LogOp {
@@ -57,6 +62,8 @@ impl LogOp {
             8 => Self::Image,
             9 => Self::Leave,
             10 => Self::Arrive,
+            11 => Self::Unsure,
+            12 => Self::KeyTouch,
             _ => return None,
         })
     }
@@ -65,8 +72,13 @@ impl LogOp {
     pub fn names_a_key(self) -> bool {
         match self {
             Self::Insert | Self::Update | Self::Delete | Self::Touch | Self::Leave | Self::Arrive => true,
-            Self::Schema | Self::Copy | Self::Repair | Self::Image => false,
+            Self::Schema | Self::Copy | Self::Repair | Self::Image | Self::Unsure | Self::KeyTouch => false,
         }
+    }
+
+    /// Whether the entry says that a row may have been displaced by REPLACE.
+    pub fn touches(self) -> bool {
+        matches!(self, Self::Touch | Self::KeyTouch)
     }
 
     /// Whether the entry belongs to the change that an earlier one began.
@@ -82,8 +94,8 @@ mod tests {
     #[test]
     fn every_number_means_itself() {
         let known: Vec<i64> = (-5..50).filter_map(LogOp::of_code).map(LogOp::code).collect();
-        assert_eq!(known, (1..=10).collect::<Vec<_>>());
-        let of = |wanted: fn(LogOp) -> bool| (1..=10).filter_map(LogOp::of_code).filter(|op| wanted(*op)).count();
+        assert_eq!(known, (1..=12).collect::<Vec<_>>());
+        let of = |wanted: fn(LogOp) -> bool| (1..=12).filter_map(LogOp::of_code).filter(|op| wanted(*op)).count();
         assert_eq!((of(LogOp::names_a_key), of(LogOp::continues)), (6, 2));
     }
 }

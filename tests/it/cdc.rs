@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, types::ValueRef};
 use serde_json::{Value, json};
@@ -10,7 +11,8 @@ use crate::support::{
     Place, open, open_reader,
     process::{Process, expect_code, expect_failure, status},
     random::Random,
-    wait::until,
+    skipped,
+    wait::{pause, until},
 };
 
 pub const SCHEMA: &str = "
@@ -315,6 +317,12 @@ fn several_consumers_read_one_log_each_at_its_own_pace() {
     until_replayed(&place, &outs[1]);
     until_noted(&place, "a");
     until_noted(&place, "b");
+    let told = status(&place.source())["events"][0].clone();
+    assert_eq!(
+        (&told["name"], &told["state"], &told["output"]),
+        (&json!("a"), &json!("live"), &json!("json")),
+        "{told}"
+    );
     first.kill();
     until("the second to own the database", || match status(&place.source())["node"]["id"].is_null() {
         true => Err("nobody answers".to_owned()),
@@ -362,7 +370,7 @@ fn a_consumer_that_is_away_beyond_retention_stops_with_events_lost_and_the_way_o
     let conn = app(&place, 50, &mut random);
     let config = place.file("node.yaml");
     let text = format!(
-        "name: a\nspec: {{ connection_string: '{}' }}\ncapture: {{ images: full, retention: {{ rows: 60 }} }}\n",
+        "name: a\nspec: {{ connection_string: '{}' }}\ncapture: {{ images: full, retention: {{ rows: 1000 }} }}\n",
         place.source().display()
     );
     std::fs::write(&config, text).unwrap();
@@ -371,6 +379,8 @@ fn a_consumer_that_is_away_beyond_retention_stops_with_events_lost_and_the_way_o
     std::fs::write(&out, cdc(&place, &["--bootstrap", "-o", "json", "--consumer", "away"])).unwrap();
     let running = Process::cdc(&place.source(), &other, &["--bootstrap", "--cdc", "-o", "json"], &[]);
     until("the one that is away to be cut off", || {
+        // Not so fast that the log is full before anybody looks: then nothing is logged, and all are cut off.
+        pause(Duration::from_millis(40));
         write(&conn, &mut random);
         if position(&place, "away").2 { Ok(()) } else { Err("not yet".to_owned()) }
     });
@@ -412,6 +422,35 @@ fn a_consumer_makes_room_for_a_node_and_goes_on_beside_it() {
     until_replayed(&place, &out);
     let said = cdc_fails(&place, 1, &["--setup", "--cdc", "--table", "t", "--take-over", "--consumer", "x"]);
     assert!(said.contains("change its config"), "{said}");
+    // What the node has in place already needs none of its doing.
+    cdc(&place, &["--setup", "--consumer", "x"]);
+    let source = place.source().display().to_string();
+    expect_code(0, &["consumers", "drop", "x", "--db", &source]);
+    let list = expect_code(0, &["consumers", "list", "--db", &source]);
+    assert!(list.contains("cdc") && !list.contains("x  "), "{list}");
     consumer.stop();
     node.stop();
+}
+
+/// The example of a handler, as whoever writes one runs it.
+#[test]
+fn the_example_forgets_what_changes() {
+    let (place, mut random) = (Place::new(), Random::new(10));
+    let conn = app(&place, 3, &mut random);
+    let program = Path::new(env!("CARGO_BIN_EXE_twinlite")).with_file_name("examples").join("invalidate_cache");
+    if !program.exists() {
+        // Whoever asks for these tests alone has not built it.
+        return skipped("the_example_forgets_what_changes", "cargo build --example invalidate_cache");
+    }
+    cdc(&place, &["--setup", "--consumer", "cache"]);
+    conn.execute_batch("DELETE FROM t; INSERT INTO t VALUES (77, 'a', NULL); UPDATE t SET id = 78").unwrap();
+    let out = std::fs::File::create(place.file("out")).unwrap();
+    let mut running =
+        std::process::Command::new(program).args([&place.source(), Path::new("t")]).stdout(out).spawn().unwrap();
+    until("the example to say what it forgets", || {
+        let said = std::fs::read_to_string(place.file("out")).unwrap();
+        if said.ends_with("t: forget (77)\nt: forget (77)\nt: forget (78)\n") { Ok(()) } else { Err(said) }
+    });
+    running.kill().unwrap();
+    running.wait().unwrap();
 }

@@ -1,13 +1,18 @@
 //! What `twinlite cdc` is asked for in vain, where it cannot write, and what sqlite-cdc left behind.
 
+use std::io::Write as _;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::cdc::{app, cdc, cdc_fails, events};
+use crate::promises::SmallDisk;
 use crate::support::{
     Place, open, open_reader,
     process::{Process, expect_code, expect_failure},
     random::Random,
-    wait::until,
+    skipped,
+    wait::{pause, until},
 };
 
 #[test]
@@ -131,6 +136,49 @@ fn beside_a_write_lock_that_is_held_events_go_on_and_the_position_is_noted_when_
             .unwrap();
         if seq == head { Ok(()) } else { Err(format!("{seq} of {head}")) }
     });
+    process.stop();
+}
+
+/// A disk that is full when the position is due: it stops in words, and what was handed over last comes again.
+#[test]
+fn a_disk_that_is_full_stops_it_in_words_and_nothing_is_lost() {
+    let place = Place::new();
+    let Some(disk) = SmallDisk::mount(&place.file("small"), "3m") else {
+        return skipped("a_disk_that_is_full_stops_it_in_words", "a small disk can only be mounted by root");
+    };
+    let (source, filler) = (place.file("small").join("source.db"), place.file("small").join("filler"));
+    let (out, again) = (place.file("events.json"), place.file("again.json"));
+    let conn = open(&source);
+    conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY)").unwrap();
+    let mut process = Process::cdc(&source, &out, &["--setup", "--cdc", "-o", "json"], &[]);
+    until("it to run", || if process.said().contains("running") { Ok(()) } else { Err(process.said()) });
+    let mut written = 0;
+    // The first is noted at once, the second a second later: the disk is filled in between, or another time.
+    until("it to stop", || {
+        let _ = std::fs::remove_file(&filler);
+        for _ in 0..2 {
+            conn.execute_batch("INSERT INTO t DEFAULT VALUES").unwrap();
+            written += 1;
+            until("the event", || if events(&out).len() == written { Ok(()) } else { Err("not yet".to_owned()) });
+        }
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        pause(Duration::from_millis(1_300));
+        process.ended().ok_or_else(|| "it runs".to_owned())
+    });
+    assert_eq!(process.wait().code(), Some(1));
+    assert!(process.said().contains("note how far consumer \"cdc\" is"), "{}", process.said());
+    assert!(process.said().contains("full"), "{}", process.said());
+    disk.resize("20m");
+    let process = Process::cdc(&source, &again, &["--cdc", "-o", "json"], &[]);
+    conn.execute_batch("INSERT INTO t DEFAULT VALUES").unwrap();
+    let last = |events: &[Value]| events.last().map(|event| event["after"]["id"].as_u64());
+    until("the newest event", || match last(&events(&again)) == Some(Some(written as u64 + 1)) {
+        true => Ok(()),
+        false => Err(format!("{} events", events(&again).len())),
+    });
+    let first = events(&again)[0]["after"]["id"].as_u64().unwrap();
+    assert!(first <= written as u64, "what was not noted comes again, from {first}");
     process.stop();
 }
 

@@ -261,8 +261,9 @@ fn tls_is_trusted_as_the_machine_is_told_to() {
     assert!(hook.posts().is_empty(), "nothing is sent to who is not known");
     node.stop();
     let node = Process::run(&config, &[("SSL_CERT_FILE", ca)]);
-    app.execute_batch("DELETE FROM t WHERE id = 3").unwrap();
     until_rows(&place, "the rows to come", || replay(&hook.taken()));
+    app.execute_batch("DELETE FROM t WHERE id = 3").unwrap();
+    until_rows(&place, "the row to go", || replay(&hook.taken()));
     assert_eq!(header(&hook.posts()[0].head, "authorization"), Some("Bearer s3cret"));
     assert!(!node.said().contains("s3cret"));
     node.stop();

@@ -13,6 +13,7 @@ mod bad_peer;
 mod both_schema;
 mod both_ways;
 mod cdc;
+mod cdc_compare;
 mod cdc_crash;
 mod cdc_input;
 mod cloudquery_values;

@@ -525,17 +525,17 @@ fn a_port_that_is_taken_is_named() {
 }
 
 /// A file system of so many bytes, gone when dropped.
-struct SmallDisk(std::path::PathBuf);
+pub struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path, size: &str) -> Option<Self> {
+    pub fn mount(at: &Path, size: &str) -> Option<Self> {
         fs::create_dir(at).unwrap();
         let options = format!("size={size}");
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
         status.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
     }
 
-    fn resize(&self, size: &str) {
+    pub fn resize(&self, size: &str) {
         let options = format!("remount,size={size}");
         assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
     }

@@ -111,11 +111,11 @@ impl Reader<'_> {
         let (seq, ts_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
         match op {
             LogOp::Schema | LogOp::Image | LogOp::Arrive => return Ok(()),
-            LogOp::Copy | LogOp::Repair => {
+            LogOp::Copy | LogOp::Repair | LogOp::Unsure => {
                 self.resync(known, seq, ts_ms);
                 return Ok(());
             }
-            LogOp::Insert | LogOp::Update | LogOp::Delete | LogOp::Touch | LogOp::Leave => {}
+            LogOp::Insert | LogOp::Update | LogOp::Delete | LogOp::Touch | LogOp::KeyTouch | LogOp::Leave => {}
         }
         // A peer's change, or what followed from it.
         if row.get::<_, Option<i64>>(4)?.is_some() {
@@ -150,7 +150,7 @@ impl Reader<'_> {
         let (event, keys) = match change.op {
             LogOp::Insert => ((Operation::Insert, None, Some(change.image(0)?)), keys(None, Some(key))),
             LogOp::Delete => ((Operation::Delete, Some(change.image(0)?), None), keys(Some(key), None)),
-            LogOp::Touch => {
+            LogOp::Touch | LogOp::KeyTouch => {
                 if !self.touches.was_a_delete(self.connection, self.catalog, change.seq)? {
                     return Ok(());
                 }
@@ -161,7 +161,7 @@ impl Reader<'_> {
                 let images = (Some(change.image(0)?), Some(change.image(1)?));
                 ((Operation::Update, images.0, images.1), keys(Some(key), Some(after)))
             }
-            LogOp::Schema | LogOp::Copy | LogOp::Repair | LogOp::Image | LogOp::Arrive => return Ok(()),
+            LogOp::Schema | LogOp::Copy | LogOp::Repair | LogOp::Unsure | LogOp::Image | LogOp::Arrive => return Ok(()),
         };
         self.push((change.seq, change.ts_ms), change.known.table, event, keys);
         Ok(())

@@ -113,7 +113,7 @@ fn a_touch_of_a_row_that_stays_says_nothing() {
     let mut db = Consumer::new("CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE, n)");
     db.says("INSERT INTO t VALUES (1, 'a', 0)");
     assert_eq!(db.says("INSERT OR IGNORE INTO t VALUES (1, 'a', 1), (1, 'z', 1), (2, 'a', 1)"), [""; 0]);
-    assert!(db.db.log_after(0).iter().any(|entry| entry.starts_with("4/")), "they were touched");
+    assert!(db.db.log_after(0).iter().any(|entry| entry.starts_with("12/")), "they were touched");
     assert_eq!(
         db.says("INSERT INTO t VALUES (1, 'q', 5) ON CONFLICT DO UPDATE SET n = excluded.n"),
         ["t (1, 'a', 0) > (1, 'a', 5)"]
@@ -258,6 +258,20 @@ fn a_schema_change_is_followed_under_the_names_of_its_time() {
     db.db.run("ALTER TABLE u ADD COLUMN c; INSERT INTO u VALUES (7, 1, 1, 'lost')");
     db.db.reconcile();
     assert_eq!(db.says(""), ["u + (7, 1, 1)", "u resync"], "what the column held nobody logged");
+}
+
+/// Where both ends write, a row that the log names is not copied again for what an appended column holds. Its images lack
+/// it all the same.
+#[test]
+fn what_an_appended_column_held_before_it_was_seen_is_told_where_both_ends_write_too() {
+    let mut db = Consumer::new("CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    db.db.options.two_way = true;
+    db.db.run("INSERT INTO t VALUES (1, 1); ALTER TABLE t ADD COLUMN b; UPDATE t SET b = 5");
+    assert!(db.db.reconcile().copied_again.is_empty(), "replication reads the row");
+    assert_eq!(db.says(""), ["t + (1, 1)", "t (1, 1) > (1, 1)", "t resync"]);
+    db.db.run("ALTER TABLE t ADD COLUMN c DEFAULT 1; UPDATE t SET b = 6");
+    db.db.reconcile();
+    assert_eq!(db.says(""), ["t (1, 1, 5) > (1, 1, 6)"], "every row holds the default");
 }
 
 #[test]

@@ -95,10 +95,11 @@ impl Touches {
             if tracks {
                 self.tracked_to = seq;
             }
-            let Some(op) = LogOp::of_code(row.get(2)?).filter(|op| op.names_a_key()) else { continue };
+            let op = LogOp::of_code(row.get(2)?).filter(|op| op.names_a_key() || op.touches());
+            let Some(op) = op else { continue };
             let known = catalog.known(TableId(row.get::<_, Option<i64>>(1)?.unwrap_or(0)));
             let Some((known, id)) = known.and_then(|known| Some((known, known.line?))) else { continue };
-            let is_touch = op == LogOp::Touch && tracks && known.images == Images::Full;
+            let is_touch = op.touches() && tracks && known.images == Images::Full;
             if self.pending.is_empty() && !is_touch {
                 continue;
             }

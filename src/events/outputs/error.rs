@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::StatusCode;
 use thiserror::Error;
 
-use crate::config::HttpUrl;
 use crate::model::{Fault, Trouble};
 use crate::sqlite::said;
 
@@ -43,19 +42,19 @@ pub enum Error {
     )]
     Roots {
         /// Where to.
-        url: HttpUrl,
+        url: String,
     },
     /// The id of a batch cannot be sent.
     #[error("post to {url}: the batch's id cannot be a header's value; make it of visible ASCII")]
     Id {
         /// Where to.
-        url: HttpUrl,
+        url: String,
     },
     /// There is no connection.
     #[error("connect to {url}")]
     Connect {
         /// Where to.
-        url: HttpUrl,
+        url: String,
         /// Why.
         #[source]
         source: hyper_util::client::legacy::Error,
@@ -64,7 +63,7 @@ pub enum Error {
     #[error("post to {url}: the connection ended before the answer")]
     Broken {
         /// Where to.
-        url: HttpUrl,
+        url: String,
         /// Why.
         #[source]
         source: hyper_util::client::legacy::Error,
@@ -73,7 +72,7 @@ pub enum Error {
     #[error("post to {url}: the answer ended in the middle")]
     Cut {
         /// Where to.
-        url: HttpUrl,
+        url: String,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -82,7 +81,7 @@ pub enum Error {
     #[error("post to {url}: no answer within {after:?}")]
     Late {
         /// Where to.
-        url: HttpUrl,
+        url: String,
         /// The time-out.
         after: Duration,
     },
@@ -90,7 +89,7 @@ pub enum Error {
     #[error("post to {url}: answered {status}; 200 alone is success{}", redirect_hint(*status))]
     Status {
         /// Where to.
-        url: HttpUrl,
+        url: String,
         /// What it answered.
         status: StatusCode,
     },

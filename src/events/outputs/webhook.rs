@@ -97,8 +97,9 @@ impl Webhook {
         Ok(Self { options, client, status })
     }
 
-    fn url(&self) -> HttpUrl {
-        self.options.url.clone()
+    /// As it is shown.
+    fn url(&self) -> String {
+        self.options.url.to_string()
     }
 
     async fn handle(&mut self, changes: &Changes) -> Result<(), Error> {
@@ -185,7 +186,7 @@ fn tls_config(url: &HttpUrl) -> Result<rustls::ClientConfig, Error> {
     let builder = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into());
     let builder = builder.with_safe_default_protocol_versions().expect("the provider has what its own versions need");
     if url.is_https() {
-        let trusting = builder.with_native_roots().map_err(|_| Error::Roots { url: url.clone() })?;
+        let trusting = builder.with_native_roots().map_err(|_| Error::Roots { url: url.to_string() })?;
         return Ok(trusting.with_no_client_auth());
     }
     Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())

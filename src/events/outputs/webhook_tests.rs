@@ -109,11 +109,10 @@ async fn converse(mut stream: BufReader<TcpStream>, acts: Arc<Mutex<VecDeque<Act
         if stream.write_all(answer.as_bytes()).await.is_err() || act == Act::Cut {
             return;
         }
-        let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x1_0000));
-        while act == Act::Endless {
-            if stream.write_all(chunk.as_bytes()).await.is_err() {
-                return;
-            }
+        if act == Act::Endless {
+            let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x1_0000));
+            while stream.write_all(chunk.as_bytes()).await.is_ok() {}
+            return;
         }
     }
 }
