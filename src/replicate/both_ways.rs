@@ -1,6 +1,7 @@
 //! How the two ends of a link that both send begin: each tells what it makes of the other's checkpoint, both decide alike
 //! from that, and keep what they decided before any window flows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -9,7 +10,7 @@ use super::meeting::{self, Decided, Seed, Side};
 use super::sender::Start;
 use super::session::End;
 use super::{Error, feed::Feed};
-use crate::apply::{FromPeer, How, Meeting};
+use crate::apply::{Applier, FromPeer, How, Meeting};
 use crate::capture::source::{ChangeSource, TwoWay};
 use crate::capture::{self, CheckpointVerdict, Maintainer};
 use crate::link::{self, Connection, Frame, FrameStream, Hello, Verdict};
@@ -38,7 +39,10 @@ impl<S: ChangeSource> End<S> {
     /// # Errors
     /// What stands between the two, or the connection's.
     pub(super) async fn agree(&self, connection: &mut Connection, theirs: &Hello) -> Result<Option<Start>, Error> {
-        let Some(feed) = &self.feed else { return Ok(None) };
+        let Some(feed) = &self.feed else {
+            self.meet_sender(theirs).await?;
+            return Ok(None);
+        };
         if self.two_way(theirs).is_none() {
             return self.start_one_way(feed, theirs).await.map(Some);
         }
@@ -56,6 +60,25 @@ impl<S: ChangeSource> End<S> {
         connection.sink.data(Frame::Verdict(ours.clone())).await?;
         let verdict = read_verdict(&mut connection.stream).await?;
         self.keep(theirs, &ours, &verdict).await.map(Some)
+    }
+
+    /// Where the peer only sends, into a database that others get what is in: its first contact is decided here alone, for
+    /// nothing of ours goes there.
+    async fn meet_sender(&self, theirs: &Hello) -> Result<(), Error> {
+        let Some(applier) = self.applier.as_ref().filter(|_| self.settings.rules.merge.is_some()) else {
+            return Ok(());
+        };
+        let (name, id, rules) = (theirs.name.clone(), theirs.node, Arc::clone(&self.settings.rules));
+        let look = move |applier: &mut Applier| {
+            let is_first = applier.held(&name, Some(id))?.checkpoint.is_none();
+            Ok::<_, crate::apply::Error>(is_first && applier.holds_rows(&rules.selection)?)
+        };
+        if theirs.empty || !applier.call(look).await?? {
+            return Ok(());
+        }
+        let (us, name) = (self.settings.our_name.as_str(), theirs.name.as_str());
+        let (wins, how) = meeting::with_sender(us, name, self.settings.seed.as_ref()).map_err(Error::Mismatch)?;
+        Ok(applier.call(move |applier| applier.meet_sender(id, wins, how)).await??)
     }
 
     async fn verdict(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Verdict, Error> {

@@ -111,6 +111,24 @@ fn winner(us: &Side, them: &Side) -> Result<(NodeId, How), Trouble> {
     })
 }
 
+/// How the first contact goes with a peer that only sends, where both databases hold rows: whether its rows win, and
+/// whether what only we have stays.
+///
+/// # Errors
+/// Nobody said, or what was said would copy nothing.
+pub fn with_sender(us: &str, them: &str, seed: Option<&Seed>) -> Result<(bool, How), Trouble> {
+    match seed {
+        Some(Seed { winner, how: How::Union }) => Ok((winner == them, How::Union)),
+        Some(Seed { winner, how: How::Replace }) if winner == them => Ok((true, How::Replace)),
+        Some(_) | None => Err(trouble(
+            "seed_needed",
+            format!("the databases of \"{us}\" and \"{them}\" both hold rows, and \"{them}\" only sends its own"),
+            "say on this link whether they replace what is here, `seed: <the sending node>`, or `seed: merge` with \
+             `seed_prefer` to keep what only this one has; what is overwritten is kept as conflicts",
+        )),
+    }
+}
+
 /// Only the other end holds what a restored database lost, so only it may win.
 fn after_restore(us: &Side, them: &Side, restored: &Side) -> Result<(NodeId, How), Trouble> {
     match agreed(us, them)? {

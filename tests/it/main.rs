@@ -35,6 +35,7 @@ mod doctor;
 mod drift;
 mod link_faults;
 mod old_sqlite;
+mod one_sender;
 mod orm;
 mod promises;
 mod property;
