@@ -162,7 +162,9 @@ impl<S: ChangeSource> Sender<S> {
         if two_way.is_none() {
             feed.acknowledge(name, acknowledged);
         }
-        let state = SenderState { acknowledged, head: start.head, ..SenderState::default() };
+        // What is known to be copied is not said to be under way: the peer's ranges would be said anew as our own.
+        let copied = two_way.is_some() && copies.done() && !start.lost_history;
+        let state = SenderState { acknowledged, head: start.head, copied, ..SenderState::default() };
         Self {
             feed,
             sink,
@@ -246,8 +248,7 @@ impl<S: ChangeSource> Sender<S> {
     /// Reads and sends one window. Returns whether there may be more to read at once.
     async fn send_next(&mut self, step: Option<CopyStep>) -> Result<bool, Error> {
         if step.is_some() {
-            // Before the range is read: from here on what the peer's ranges change is said as our own.
-            self.note(|state| (state.copied, state.served) = (false, true));
+            self.note_copying();
         }
         let mut low = step.as_ref().and_then(|step| step.low.clone());
         let table = step.as_ref().map(|step| step.table);
@@ -272,6 +273,7 @@ impl<S: ChangeSource> Sender<S> {
             && let Some(step) = self.copies.step(self.shape.bounds)
         {
             low.clone_from(&step.low);
+            self.note_copying();
             if let Next::Window { window: again, read_now: now } = self.feed.next(self.request(Some(step))).await? {
                 self.notice(&again);
                 (window, read_now) = (again, now);
@@ -285,6 +287,11 @@ impl<S: ChangeSource> Sender<S> {
             self.copies.sent(self.number, low.as_ref(), copied);
         }
         Ok(!(read_now && window.read.end.last_part))
+    }
+
+    /// Before a range is read: from here on what the peer's ranges change is said as our own.
+    fn note_copying(&self) {
+        self.note(|state| (state.copied, state.served) = (false, true));
     }
 
     /// Takes in what a window says of tables. Returns whether a copy begins with it.
