@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::meeting::{self, Decided, Seed, Side};
 use super::sender::Start;
-use super::session::End;
+use super::session::{End, Told};
 use super::{Error, feed::Feed};
 use crate::apply::{Applier, FromPeer, How, Meeting};
 use crate::capture::source::{ChangeSource, TwoWay};
@@ -38,7 +38,12 @@ impl<S: ChangeSource> End<S> {
     ///
     /// # Errors
     /// What stands between the two, or the connection's.
-    pub(super) async fn agree(&self, connection: &mut Connection, theirs: &Hello) -> Result<Option<Start>, Error> {
+    pub(super) async fn agree(
+        &self,
+        connection: &mut Connection,
+        theirs: &Hello,
+        told: Told,
+    ) -> Result<Option<Start>, Error> {
         let Some(feed) = &self.feed else {
             self.meet_sender(theirs).await?;
             return Ok(None);
@@ -56,10 +61,10 @@ impl<S: ChangeSource> End<S> {
                 hint: "let `policy` and `policy_tables` be the same at both ends of the link".to_owned(),
             }));
         }
-        let ours = self.verdict(feed, theirs).await?;
+        let ours = self.verdict(feed, theirs, &told).await?;
         connection.sink.data(Frame::Verdict(ours.clone())).await?;
         let verdict = read_verdict(&mut connection.stream).await?;
-        self.keep(theirs, &ours, &verdict).await.map(Some)
+        self.keep(theirs, told.empty, (&ours, &verdict)).await.map(Some)
     }
 
     /// Where the peer only sends, into a database that others get what is in: its first contact is decided here alone, for
@@ -81,7 +86,7 @@ impl<S: ChangeSource> End<S> {
         Ok(applier.call(move |applier| applier.meet_sender(id, wins, how)).await??)
     }
 
-    async fn verdict(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Verdict, Error> {
+    async fn verdict(&self, feed: &Feed<S>, theirs: &Hello, told: &Told) -> Result<Verdict, Error> {
         let (known, diverged) = match theirs.held.as_ref().and_then(|held| held.checkpoint) {
             None => (false, None),
             Some(checkpoint) => match feed.judge(checkpoint).await? {
@@ -90,11 +95,16 @@ impl<S: ChangeSource> End<S> {
                 CheckpointVerdict::Diverged { why } => (false, Some(why)),
             },
         };
-        Ok(Verdict { known, diverged, head: feed.log_state().await?.head })
+        // Not the end that the log has by now: what was written since this end called itself empty would count as seen.
+        let head = match &told.log {
+            Some(log) => log.head,
+            None => feed.log_state().await?.head,
+        };
+        Ok(Verdict { known, diverged, head })
     }
 
     /// Decides as the peer does, and keeps it.
-    async fn keep(&self, theirs: &Hello, our: &Verdict, their: &Verdict) -> Result<Start, Error> {
+    async fn keep(&self, theirs: &Hello, empty: bool, (our, their): (&Verdict, &Verdict)) -> Result<Start, Error> {
         let Some(applier) = &self.applier else { return Err(Error::Protocol { what: "a verdict one way" }) };
         let (name, id) = (theirs.name.clone(), theirs.node);
         let held = applier.call(move |applier| applier.held(&name, Some(id))).await??;
@@ -113,7 +123,7 @@ impl<S: ChangeSource> End<S> {
             restored: our.diverged.is_some(),
             unfinished: theirs_of_ours,
             head: our.head,
-            empty: self.is_empty().await?,
+            empty,
             seed: self.settings.seed.clone(),
         };
         let them = Side {

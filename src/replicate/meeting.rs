@@ -74,7 +74,10 @@ pub fn decide(us: &Side, them: &Side) -> Result<Decided, Trouble> {
     if us.restored || them.restored || ((us.lost || them.lost) && all_unknown) {
         let (winner, how) = winner(us, them)?;
         let head = them.head;
-        let to_peer = if winner == us.node || how == How::Union { ToPeer::CopiedAgain } else { ToPeer::GoesOn };
+        // Who had nothing when its log ended there has logged whatever it has since: the peer's windows say what they had
+        // seen of that.
+        let copies = (winner == us.node || how == How::Union) && !us.empty;
+        let to_peer = if copies { ToPeer::CopiedAgain } else { ToPeer::GoesOn };
         return Ok(match winner == us.node {
             true => Decided { from_peer: FromPeer::SeedWon { head, how }, to_peer },
             // Who has nothing gives nothing up: it need not be blind, nor say again what it gets.
@@ -243,6 +246,16 @@ mod tests {
         }
         assert_eq!(Seed::of_word(&a.seed.clone().expect("one").word()), a.seed.expect("one"));
     }
+    /// It was blind until the other had its copy of nothing, and recorded what that one wrote twice meanwhile.
+    #[test]
+    fn a_winner_that_is_empty_is_not_blind() {
+        let [a, b] = [1, 2].map(|node| Side { empty: true, ..side(node, true, false) });
+        let (at_a, at_b) = (decide(&a, &b).expect("decided"), decide(&b, &a).expect("decided"));
+        assert_eq!((at_a.to_peer, at_b.to_peer), (ToPeer::GoesOn, ToPeer::GoesOn));
+        assert_eq!(at_a.from_peer, FromPeer::SeedWon { head: b.head, how: How::Replace });
+        assert_eq!(at_b.from_peer, FromPeer::CopiedAgain { head: a.head });
+    }
+
     #[test]
     fn an_empty_database_is_filled_like_one_that_was_away() {
         let a = side(1, true, false);

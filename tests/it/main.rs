@@ -33,6 +33,7 @@ mod docker;
 mod docs;
 mod doctor;
 mod drift;
+mod hub_schema;
 mod link_faults;
 mod old_sqlite;
 mod one_sender;
