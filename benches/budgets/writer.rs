@@ -124,6 +124,7 @@ fn measure(shape: &Shape, capture: Capture) -> (Duration, Duration) {
                 log_table: "__cdc_log".to_owned(),
                 retention: Retention::default(),
                 two_way: false,
+                keep_all: false,
             };
             install(&mut connection, &options, &SystemClock).unwrap();
             if capture == Capture::Unlimited {
