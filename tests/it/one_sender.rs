@@ -63,8 +63,8 @@ fn what_only_the_sender_writes_is_no_conflict_and_what_others_write_is_not_lost(
     nodes.start();
     arrive(&mut nodes, "SELECT count(*) = 3 FROM t");
     for round in 0..5 {
-        run(&s, &format!("UPDATE t SET v = 's{round}'; UPDATE t SET u = 'tmp' WHERE id = 1; UPDATE t SET u = 'n{round}' WHERE id = 2;
-             UPDATE t SET u = 'm{round}' WHERE id = 1"));
+        run(&s, &format!("BEGIN; UPDATE t SET v = 's{round}'; UPDATE t SET u = 'tmp' WHERE id = 1; UPDATE t SET u = 'n{round}' WHERE id = 2;
+             UPDATE t SET u = 'm{round}' WHERE id = 1; COMMIT"));
         arrive(&mut nodes, &format!("SELECT count(*) = 3 FROM t WHERE v = 's{round}'"));
     }
     assert_eq!(conflicts(&nodes), 0, "nobody else wrote");
