@@ -1,7 +1,7 @@
 //! The budgets that Twinlite promises, measured: `cargo bench --bench budgets [-- WORD…]`.
 //!
 //! Every figure is a ratio of two things measured in the same run, because absolute times of a shared machine say
-//! nothing. Words choose parts: `writer copy catchup lag both memory cloudquery idle`; none means all but `idle`, which takes a minute.
+//! nothing. Words choose parts: `writer copy catchup lag both memory cloudquery events idle`; none means all but `idle`, which takes a minute.
 //! `TWINLITE_BENCH_SIZE=1GB` sets the size of the database that is copied (default 200MB).
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods)]
@@ -11,6 +11,7 @@ mod both;
 mod catchup;
 mod cloudquery;
 mod copy;
+mod events;
 mod lag;
 mod process;
 mod writer;
@@ -43,6 +44,9 @@ fn main() {
     }
     if wanted("cloudquery") {
         cloudquery::run();
+    }
+    if wanted("events") {
+        events::run();
     }
     if wanted("lag") {
         lag::run();

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, find_owner};
+use super::{Error, Owner, find_owner};
 use crate::telemetry::StatusReport;
 
 /// A request is a line of at most this: a schema change's script is the longest thing asked.
@@ -57,6 +57,13 @@ pub enum Request {
         /// The script.
         sql: String,
     },
+    /// `twinlite consumers drop`: keep the log for these no longer.
+    DropConsumers {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// Give the database up, if you own it only for want of anybody better: an event consumer makes room for a node.
+    MakeRoom,
 }
 
 /// What becomes of recorded conflicts.
@@ -217,6 +224,23 @@ pub async fn ask(database: &Path, request: &Request) -> Result<Option<Response>,
     serde_json::from_slice(&line).map(Some).map_err(Error::Malformed)
 }
 
+/// Becomes the owner of a database, also where an event consumer owns it: that one makes room, and goes on beside us.
+///
+/// # Errors
+/// [`Owner::acquire`]'s; [`Error::Owned`] by whoever stays.
+pub async fn own(database: &Path) -> Result<Owner, Error> {
+    let owned = match Owner::acquire(database) {
+        Err(error @ Error::Owned { .. }) => error,
+        acquired => return acquired,
+    };
+    // Whoever does not understand, or does not answer, stays; so does a node.
+    match ask(database, &Request::MakeRoom).await {
+        Ok(Some(response)) if !response.ok => return Err(owned),
+        Ok(_) => Owner::acquire(database),
+        Err(_) => Err(owned),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Owner;
@@ -226,6 +250,7 @@ mod tests {
         match request {
             Request::Resync { tables } => Response::done(tables),
             Request::Ddl { sql } => Response::failed(vec![format!("{} bytes", sql.len())]),
+            Request::DropConsumers { .. } | Request::MakeRoom => Response::done(Vec::new()),
             Request::Status | Request::Setup(_) | Request::Teardown | Request::Conflicts(_) => {
                 Response::done(Vec::new())
             }

@@ -1,8 +1,8 @@
 //! The status for health checks: `/status.json`, `/live`, `/ready`.
 //!
-//! `/live` says that the process runs. `/ready` is 200 only while the node is healthy and every link that receives is
+//! `/live` says that the process runs. `/ready` is 200 only while the node's links are healthy and every link that receives is
 //! live, so that a balancer sends readers to a replica that shows the source's present; otherwise 503 and why. A source is
-//! ready whether or not its replicas are there.
+//! ready whether or not its replicas are there, and any node whether or not somebody takes its events.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use crate::telemetry::{Board, Direction, LinkReport, LinkState, StatusReport};
+use crate::telemetry::{Board, Direction, LinkReport, LinkState};
 
 /// Binds the address that `admin.listen` names.
 ///
@@ -62,19 +62,20 @@ async fn status(State(board): State<Board>) -> Response {
 }
 
 async fn ready(State(board): State<Board>) -> Response {
-    match unready(&board.report()) {
+    match unready(&board) {
         None => "ready\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response(),
     }
 }
 
 /// Why readers should go elsewhere.
-fn unready(report: &StatusReport) -> Option<String> {
+fn unready(board: &Board) -> Option<String> {
+    let report = board.report();
     let receiving = |link: &&LinkReport| link.direction == Direction::Receive;
     let waiting = report.links.iter().filter(receiving).find(|link| link.state != LinkState::Live);
     match waiting {
         Some(link) => Some(format!("link {:?} is {}", link.name, link.state.word())),
-        None => (!report.healthy).then(|| "unhealthy; see /status.json".to_owned()),
+        None => (!board.links_are_healthy()).then(|| "unhealthy; see /status.json".to_owned()),
     }
 }
 
@@ -88,6 +89,7 @@ mod tests {
 
     use super::*;
     use crate::model::{ManualClock, Trouble};
+    use crate::telemetry::StatusReport;
 
     async fn get(board: &Board, path: &str) -> (StatusCode, String) {
         let request = Request::get(path).body(Body::empty()).expect("request");
@@ -114,6 +116,15 @@ mod tests {
         let (status, json) = get(&board, "/status.json").await;
         let report: StatusReport = serde_json::from_str(&json).expect("the contract");
         assert_eq!((status, report.healthy), (StatusCode::OK, false));
+    }
+
+    #[tokio::test]
+    async fn readers_are_not_sent_away_because_nobody_takes_the_events() {
+        let board = Board::new("replica", "/data/replica.db", Arc::new(ManualClock::at(0)));
+        let events = board.events("search", "https://example.org/");
+        events.stopped(Trouble { code: "x".into(), message: "y".into(), hint: String::new() });
+        assert!(!board.report().healthy);
+        assert_eq!(get(&board, "/ready").await.0, StatusCode::OK);
     }
 
     #[tokio::test]

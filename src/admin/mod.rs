@@ -2,12 +2,15 @@
 //!
 //! [`owner`] makes it the only one, by a lock file beside the database; [`control`] is the unix socket through which
 //! commands such as `status --db` and `ddl` reach it; [`http`] serves the status to health checks. `node` feeds all three.
+//! [`consumer`] keeps two event consumers of one name apart.
 
+pub mod consumer;
 pub mod control;
 pub mod http;
 pub mod owner;
 
-pub use control::{Request, Response, Settlement, SetupRequest, ask, serve_control};
+pub use consumer::ConsumerLock;
+pub use control::{Request, Response, Settlement, SetupRequest, ask, own, serve_control};
 pub use http::serve_http;
 pub use owner::{Owner, Ownership, Standing, find_owner, standing};
 
@@ -29,6 +32,19 @@ pub enum Error {
         /// The database.
         database: PathBuf,
         /// The owner's process id; 0 where its lock file does not say.
+        pid: u32,
+    },
+    /// An event consumer of that name runs already.
+    #[error(
+        "{database}: event consumer \"{consumer}\" runs already (pid {pid}): stop that one first, or give this one a name \
+         of its own with --consumer"
+    )]
+    ConsumerRuns {
+        /// The database.
+        database: PathBuf,
+        /// Its name.
+        consumer: String,
+        /// Its process id; 0 where its lock file does not say.
         pid: u32,
     },
     /// A file beside the database cannot be made or read.
@@ -73,7 +89,11 @@ impl Error {
     /// What this failure asks of the caller. Exhaustive on purpose: a new variant must choose.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Owned { .. } | Self::File { .. } | Self::Malformed(_) | Self::Listen { .. } => Fault::Halt,
+            Self::Owned { .. }
+            | Self::ConsumerRuns { .. }
+            | Self::File { .. }
+            | Self::Malformed(_)
+            | Self::Listen { .. } => Fault::Halt,
             Self::Ask { .. } => Fault::Retry,
         }
     }

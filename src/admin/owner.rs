@@ -31,7 +31,7 @@ const CONTENT_BYTES_MAX: u64 = 64 << 10;
 const ATTEMPTS_MAX: usize = 10_000;
 
 /// Read and write for user and group, as for the database.
-const MODE: u32 = 0o660;
+pub(super) const MODE: u32 = 0o660;
 
 /// Who owns a database, and where it listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,19 +172,19 @@ fn owned(database: &Path, lock: File) -> Error {
     Error::Owned { database: database.to_owned(), pid }
 }
 
-fn is_same(lock: &File, path: &Path) -> bool {
+pub(super) fn is_same(lock: &File, path: &Path) -> bool {
     let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
     let ours = lock.metadata().map(identity).ok();
     ours.is_some() && ours == std::fs::metadata(path).map(identity).ok()
 }
 
-fn file_error(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+pub(super) fn file_error(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::File { path, doing, source }
 }
 
 /// The path without links and dots, also of a file that is yet to be made.
-fn canonical(database: &Path) -> PathBuf {
+pub(super) fn canonical(database: &Path) -> PathBuf {
     if let Ok(path) = database.canonicalize() {
         return path;
     }
@@ -195,7 +195,7 @@ fn canonical(database: &Path) -> PathBuf {
     }
 }
 
-fn beside(database: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

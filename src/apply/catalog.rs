@@ -72,7 +72,7 @@ impl Received {
         let done = migrate::apply_catalog(conn, peer, &catalog, &held, &how)?;
         let mut outcome =
             Outcome { migrated: sqlite::catalog::schema_version(conn)? != version, notes: done.notes, ask: Vec::new() };
-        outcome.ask = self.carry_over(&catalog, &done.tables, &before);
+        outcome.ask = self.carry_over(&catalog, (&done.tables, rules.merge.is_some()), &before);
         self.leave(&done.gone);
         self.stay_away(&done.away);
         self.targets.clear();
@@ -103,7 +103,7 @@ impl Received {
     fn carry_over(
         &mut self,
         catalog: &migrate::Catalog,
-        tables: &[Migrated],
+        (tables, merged): (&[Migrated], bool),
         before: &BTreeMap<TableId, Vec<String>>,
     ) -> Vec<TableId> {
         let defs: HashMap<TableId, &TableDef> = catalog.tables.iter().map(|def| (def.id, def)).collect();
@@ -122,7 +122,7 @@ impl Received {
                 if defs.get(&table.id).is_some_and(|def| def.ancestors.iter().any(|id| before.contains_key(id))) {
                     ask.push(table.id);
                 }
-                self.copies.put(table.id, Copy::pending(&table.name, estimate));
+                self.copies.put_new(table.id, &table.name, estimate);
                 continue;
             };
             table.name.clone_into(&mut copy.name);
@@ -131,7 +131,9 @@ impl Received {
             }
             self.copies.put(table.id, copy);
             let changed_here = before.get(&table.id).is_some_and(|columns| *columns != names(&table.local));
-            if (table.copy || table.change == Change::Created || changed_here) && self.copies.begin_anew(table.id) {
+            if (table.copy || table.change == Change::Created || changed_here)
+                && self.copies.begin_asked(table.id, merged)
+            {
                 ask.push(table.id);
             }
         }

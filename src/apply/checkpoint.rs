@@ -142,6 +142,10 @@ impl Copy {
         let (name, state) = (name.to_owned(), CopyState::Pending);
         Self { name, state, lost_history: false, rows: 0, rows_estimate, note: None, left: false }
     }
+
+    fn is_untouched(&self) -> bool {
+        self.state == CopyState::Pending && !self.lost_history && !self.left && self.rows == 0
+    }
 }
 
 /// How far the tables of one peer are copied; remembers what it must write.
@@ -149,6 +153,8 @@ impl Copy {
 pub(super) struct Copies {
     tables: BTreeMap<TableId, Copy>,
     changed: BTreeSet<TableId>,
+    /// Put in as new, and not asked about yet.
+    new: BTreeSet<TableId>,
 }
 
 impl Copies {
@@ -178,7 +184,7 @@ impl Copies {
             };
             tables.insert(TableId(row.get(0)?), copy);
         }
-        Ok(Self { tables, changed: BTreeSet::new() })
+        Ok(Self { tables, ..Self::default() })
     }
 
     pub(super) fn get(&self, table: TableId) -> Option<&Copy> {
@@ -190,6 +196,12 @@ impl Copies {
         let copy = self.tables.get_mut(&table)?;
         self.changed.insert(table);
         Some(copy)
+    }
+
+    /// Puts a table in that nothing was ever received of.
+    pub(super) fn put_new(&mut self, table: TableId, name: &str, rows_estimate: u64) {
+        self.put(table, Copy::pending(name, rows_estimate));
+        self.new.insert(table);
     }
 
     /// Puts a table in, in place of what it was.
@@ -219,6 +231,17 @@ impl Copies {
         had_begun
     }
 
+    /// The same, where the peer is asked for it: what it sends between two writers then is a plain repair, as it sees it, but
+    /// where a copy that replaces lost history was unfinished.
+    pub(super) fn begin_asked(&mut self, table: TableId, merged: bool) -> bool {
+        let was_lost = self.get(table).is_some_and(|copy| copy.lost_history && copy.state != CopyState::Done);
+        let had_begun = self.begin_anew(table);
+        if merged && !was_lost {
+            self.is_plain_repair(table);
+        }
+        had_begun
+    }
+
     /// The same for every table that the peer still has.
     pub(super) fn begin_all_anew(&mut self) {
         let tables: Vec<TableId> = self.tables.iter().filter(|(_, copy)| !copy.left).map(|(table, _)| *table).collect();
@@ -227,12 +250,11 @@ impl Copies {
         }
     }
 
-    /// Tables that nothing was ever received of.
-    pub(super) fn fresh(&self) -> Vec<TableId> {
-        let fresh = |(_, copy): &(&TableId, &Copy)| {
-            copy.state == CopyState::Pending && !copy.lost_history && !copy.left && copy.rows == 0
-        };
-        self.tables.iter().filter(fresh).map(|(table, _)| *table).collect()
+    /// Tables that were put in as new since this was last asked, and that no copy has begun of.
+    pub(super) fn take_new(&mut self) -> Vec<TableId> {
+        let mut new = std::mem::take(&mut self.new);
+        new.retain(|table| self.get(*table).is_some_and(Copy::is_untouched));
+        new.into_iter().collect()
     }
 
     /// The copy of a table that begins anew replaces nothing that was lost: somebody asked for it.

@@ -17,7 +17,7 @@ use super::rows::Writer;
 use super::statement::Target;
 use super::{Applied, Error, NeedRange, SourceError, Window, merge, moves};
 use crate::migrate;
-use crate::model::{Digest, Position, Range, RangeMode, Rows, TableId, WindowItem};
+use crate::model::{CopyingBack, Digest, Position, Range, RangeMode, Rows, TableId, WindowItem};
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{self, ident};
 
@@ -92,7 +92,7 @@ pub(super) struct Frame<'a> {
     pub(super) from: Position,
     lost_history: bool,
     pub(super) end: &'a crate::model::WindowEnd,
-    pub(super) copying_back: bool,
+    pub(super) copying_back: CopyingBack,
     /// Whether the application's changes here go unlogged.
     pub(super) log_is_full: bool,
     pub(super) now_ms: i64,
@@ -155,7 +155,8 @@ impl Work<'_> {
         self.applied.migrated = outcome.migrated;
         self.applied.notes.extend(outcome.notes);
         self.ask = outcome.ask;
-        if moves::take(self.conn, peer)? {
+        // Between two writers capture accounts for what moved here, and copies to everyone.
+        if rules.merge.is_none() && moves::take(self.conn, peer)? {
             self.ask.extend(self.received.compare_by_rowid());
         }
         let tables = self.received.targets.values().map(|target| (target.id, target.name.as_str()));
@@ -171,7 +172,7 @@ impl Work<'_> {
             self.received.copies.begin_all_anew();
             self.ask.clear();
         } else if begins_session {
-            let fresh = self.received.copies.fresh();
+            let fresh = self.received.copies.take_new();
             if merge::take_won(self.conn, self.frame.peer)? {
                 self.received.copies.end_all();
             } else {

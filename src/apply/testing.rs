@@ -272,7 +272,7 @@ impl Replica {
             lost_history: said.lost_history,
             items: &mut items,
             end: &said.end,
-            copying_back: false,
+            copying_back: crate::model::CopyingBack::No,
             now_ms: self.now_ms,
         };
         self.applier().apply(window)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{MergeRules, SourceError};
 use crate::migrate::Mode;
 use crate::model::{
-    Checkpoint, CopyState, Key, NodeId, Position, SchemaKinds, Selection, TableId, WindowEnd, WindowItem,
+    Checkpoint, CopyState, CopyingBack, Key, NodeId, Position, SchemaKinds, Selection, TableId, WindowEnd, WindowItem,
 };
 
 /// What the link's own configuration says about what comes from the peer.
@@ -55,7 +55,7 @@ pub struct Window<'a> {
     /// How it ends.
     pub end: &'a WindowEnd,
     /// Two-way: whether a copy from here to the peer may be under way.
-    pub copying_back: bool,
+    pub copying_back: CopyingBack,
     /// The wall clock, in ms since 1970.
     pub now_ms: i64,
 }

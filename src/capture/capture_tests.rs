@@ -209,8 +209,8 @@ fn bad_databases_are_refused_in_words() {
         "CREATE TABLE t(a); CREATE TRIGGER t__cdc_insert AFTER INSERT ON t BEGIN
          INSERT INTO __cdc_log(tablename) VALUES ('t'); END; INSERT INTO t VALUES (1)",
     );
-    let removed = take_over(&mut fixture.ours).unwrap();
-    assert_eq!(removed.len(), 3, "{removed:?}");
+    let (removed, installed) = take_over(&mut fixture.ours, &fixture.options, &fixture.clock).unwrap();
+    assert_eq!((removed.len(), installed.captured), (3, vec!["t".to_owned()]), "{removed:?}");
     assert_eq!(fixture.install().captured, ["t"]);
     let mut fixture = Fixture::captured("CREATE TABLE t(a)");
     fixture.options.log_table = "__cdc_other".to_owned();

@@ -7,6 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::Error;
+use super::take_over::TAKEN_OVER;
 use super::trigger_sql::Op;
 use crate::model::{Checkpoint, Clock, Epoch, NodeId};
 use crate::sqlite::store::{self, meta_key};
@@ -15,7 +16,7 @@ use crate::sqlite::{ident, quote};
 /// Entries whose size is taken for that of all: the newest ones, so that an estimate costs one or two pages.
 const SAMPLE_ENTRIES: i64 = 256;
 
-/// Bytes that an entry needs besides its key: record header, sequence number, time, table, operation, its place in the
+/// Bytes that an entry needs besides its key and image: record header, sequence number, time, table, operation, its place in the
 /// page. An estimate.
 const ENTRY_OVERHEAD_BYTES: f64 = 24.0;
 
@@ -36,25 +37,38 @@ pub struct LogState {
     pub bytes: u64,
 }
 
-/// The CREATE TABLE of a log with room for keys of `keys` columns and images of `values` columns.
-pub(super) fn create_sql(log: &str, keys: usize, values: usize) -> String {
-    let keys = (0..keys.max(1)).map(|place| format!(", k{place}"));
-    let values = (0..values).map(|place| format!(", v{place}"));
+/// What a log has room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LogWidth {
+    /// Columns of a key.
+    pub keys: usize,
+    /// Columns of an image, in one entry.
+    pub values: usize,
+}
+
+/// The CREATE TABLE of a log.
+pub(super) fn create_sql(log: &str, width: LogWidth) -> String {
+    let keys = (0..width.keys.max(1)).map(|place| format!(", k{place}"));
+    let values = (0..width.values).map(|place| format!(", v{place}"));
     let columns: String = keys.chain(values).collect();
     format!("CREATE TABLE {}(seq INTEGER PRIMARY KEY, ts, tbl, op, origin, oseq, via{columns})", ident(log))
 }
 
-/// What makes a log of `have` key columns one of `want`.
-pub(super) fn widen_sql(log: &str, have: usize, want: usize) -> Vec<String> {
-    (have..want).map(|place| format!("ALTER TABLE {} ADD COLUMN k{place}", ident(log))).collect()
+/// What makes a log as wide as it is wanted.
+pub(super) fn widen_sql(log: &str, have: LogWidth, want: LogWidth) -> Vec<String> {
+    let keys = (have.keys..want.keys).map(|place| format!("k{place}"));
+    let values = (have.values..want.values).map(|place| format!("v{place}"));
+    keys.chain(values).map(|column| format!("ALTER TABLE {} ADD COLUMN {column}", ident(log))).collect()
 }
 
-/// How many key columns the log has; `None` where there is no log.
-pub(super) fn key_width(connection: &Connection, log: &str) -> rusqlite::Result<Option<usize>> {
+/// What the log has room for; `None` where there is no log.
+pub(super) fn width(connection: &Connection, log: &str) -> rusqlite::Result<Option<LogWidth>> {
     let mut statement = connection.prepare(&format!("PRAGMA main.table_info({})", ident(log)))?;
     let names = statement.query_map([], |row| row.get::<_, String>("name"))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    let is_key = |name: &&String| name.strip_prefix('k').is_some_and(|place| place.parse::<usize>().is_ok());
-    Ok((!names.is_empty()).then(|| names.iter().filter(is_key).count()))
+    let numbered =
+        |name: &String, letter: char| name.strip_prefix(letter).is_some_and(|place| place.parse::<usize>().is_ok());
+    let count = |letter| names.iter().filter(|name| numbered(name, letter)).count();
+    Ok((!names.is_empty()).then(|| LogWidth { keys: count('k'), values: count('v') }))
 }
 
 /// Appends an entry of our own, timed as the triggers do.
@@ -81,6 +95,18 @@ pub(super) fn bounds(connection: &Connection, log: &str) -> rusqlite::Result<(i6
     Ok((end("max")?, end("min")?))
 }
 
+/// The first entry of the change that an entry belongs to: itself, but for those that carry on an image.
+pub(super) fn change_start(connection: &Connection, log: &str, seq: i64) -> rusqlite::Result<i64> {
+    let sql = format!(
+        "SELECT seq FROM main.{} WHERE seq <= ?1 AND op NOT IN ({}, {}) ORDER BY seq DESC LIMIT 1",
+        ident(log),
+        Op::Image.code(),
+        Op::Arrive.code()
+    );
+    let start: Option<i64> = connection.prepare_cached(&sql)?.query_row([seq], |row| row.get(0)).optional()?;
+    Ok(start.unwrap_or(seq))
+}
+
 /// `ts` and fingerprint of an entry: xxh3-64 of its columns, without the NULLs at its end, so that a log that was made
 /// wider meanwhile still knows its entries.
 ///
@@ -99,17 +125,18 @@ pub fn entry_mark(connection: &Connection, log: &str, seq: i64) -> rusqlite::Res
         .optional()
 }
 
-/// Bytes of an average entry, by the newest ones.
+/// Bytes of an average entry, by the newest ones. `octet_length` reads no value, however long it is.
 pub(super) fn entry_bytes(connection: &Connection, log: &str) -> rusqlite::Result<f64> {
-    let keys = key_width(connection, log)?.unwrap_or(0);
-    let size = |place: usize| format!(" + coalesce(length(CAST(k{place} AS BLOB)), 0)");
-    let sizes: String = (0..keys).map(size).collect();
+    let width = width(connection, log)?.unwrap_or_default();
+    let columns = (0..width.keys).map(|place| format!("k{place}"));
+    let columns = columns.chain((0..width.values).map(|place| format!("v{place}")));
+    let sizes: String = columns.map(|column| format!(" + coalesce(octet_length({column}), 0)")).collect();
     let sql = format!(
         "SELECT coalesce(avg(0{sizes}), 0) FROM (SELECT * FROM main.{} ORDER BY seq DESC LIMIT {SAMPLE_ENTRIES})",
         ident(log)
     );
-    let keys: f64 = connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
-    Ok(keys + ENTRY_OVERHEAD_BYTES)
+    let bytes: f64 = connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
+    Ok(bytes + ENTRY_OVERHEAD_BYTES)
 }
 
 /// The log's name, unquoted.
@@ -125,7 +152,7 @@ pub(super) fn foreign(connection: &Connection) -> rusqlite::Result<Option<String
     // What has no page of its own is virtual, and its module may be one that only the application has.
     let mut tables = connection.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0")?;
     let names = tables.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    for name in names {
+    for name in names.into_iter().filter(|name| name != TAKEN_OVER) {
         let sql = format!("SELECT group_concat(lower(name), ' ') FROM pragma_table_info({})", quote::literal(&name));
         let columns: Option<String> = connection.query_row(&sql, [], |row| row.get(0))?;
         if columns.as_deref() == Some("id timestamp tablename operation before after") {
@@ -144,7 +171,7 @@ mod tests {
     fn log() -> Connection {
         let connection = in_memory().expect("memory");
         connection.execute_batch(store::NODE_TABLES).expect("tables");
-        connection.execute_batch(&create_sql("__cdc_log", 1, 0)).expect("log");
+        connection.execute_batch(&create_sql("__cdc_log", LogWidth { keys: 1, values: 0 })).expect("log");
         connection
     }
 
@@ -153,10 +180,11 @@ mod tests {
         let connection = log();
         append(&connection, "__cdc_log", (Op::Schema, 0), &ManualClock::at(5)).expect("append");
         let before = entry_mark(&connection, "__cdc_log", 1).expect("mark");
-        for sql in widen_sql("__cdc_log", 1, 3) {
+        let wider = LogWidth { keys: 3, values: 2 };
+        for sql in widen_sql("__cdc_log", LogWidth { keys: 1, values: 0 }, wider) {
             connection.execute_batch(&sql).expect("widen");
         }
-        assert_eq!(key_width(&connection, "__cdc_log").expect("width"), Some(3));
+        assert_eq!(width(&connection, "__cdc_log").expect("width"), Some(wider));
         assert_eq!(entry_mark(&connection, "__cdc_log", 1).expect("mark"), before);
         assert_eq!(entry_mark(&connection, "__cdc_log", 2).expect("mark"), None);
     }

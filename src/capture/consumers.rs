@@ -9,14 +9,19 @@ use super::Error;
 use crate::model::{Clock, Epoch, NodeId, Position};
 use crate::sqlite::store;
 
+/// What a CloudQuery destination is called in `kind`.
+pub const CLOUDQUERY: &str = "cloudquery";
+/// What an event consumer is called there.
+pub const EVENTS: &str = "events";
+
 /// One reader of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
     /// Its name: a peer's node name, or an event consumer's.
     pub name: String,
-    /// `link` or `events`.
+    /// `link`, [`CLOUDQUERY`] or [`EVENTS`].
     pub kind: String,
-    /// The peer's id, for a link.
+    /// The peer's id, for a link; else the id under which is kept what the consumer was given, if anything was.
     pub peer: Option<NodeId>,
     /// Up to where it is known to have read; `None` until it is pruned for.
     pub position: Option<Position>,
@@ -75,6 +80,10 @@ pub fn meet(connection: &Connection, consumer: &Consumer, clock: &dyn Clock) -> 
 /// # Errors
 /// SQLite's.
 pub fn forget(connection: &Connection, name: &str) -> Result<bool, Error> {
+    // What a link's peer sent us is kept in the same table, under the peer's id.
+    let given = "DELETE FROM main.__cdc_copies WHERE peer IN
+                 (SELECT peer FROM main.__cdc_consumers WHERE name = ?1 AND kind IN (?2, ?3))";
+    connection.prepare_cached(given)?.execute([name, CLOUDQUERY, EVENTS])?;
     Ok(connection.prepare_cached("DELETE FROM main.__cdc_consumers WHERE name = ?1")?.execute([name])? > 0)
 }
 
@@ -87,6 +96,7 @@ mod tests {
     #[test]
     fn a_consumer_is_met_changed_and_forgotten() {
         let connection = in_memory().expect("memory");
+        connection.execute_batch(store::NODE_TABLES).expect("tables");
         connection.execute_batch(store::CAPTURE_TABLES).expect("tables");
         let position = Some(Position { epoch: Epoch(7), seq: 3 });
         let mut consumer =

@@ -8,11 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::accounting::{ObjectNote, statements_seen};
+use super::change_log::LogWidth;
 use super::generation::{Generation, IndexNote, index_notes};
+use super::image_sql::{keys_for, values_for};
 use super::lineage::{self, Change, renamed_tokens};
 use super::situation::Situation;
 use super::trigger_sql::{Op, Trigger, table_of_trigger, triggers};
-use super::{SkippedTable, change_log};
+use super::{Images, SkippedTable, change_log};
 use crate::model::{TableId, TableSchema};
 use crate::sqlite::{ident, store};
 
@@ -121,12 +123,16 @@ struct Decider<'s> {
 impl Decider<'_> {
     /// Makes the log, or makes it as wide as the widest key.
     fn log(&mut self) {
-        let widths = self.situation.wanted.iter().map(|table| table.key_columns().len());
-        let want = widths.max().unwrap_or(1).max(1);
+        let widest = |width: fn(&TableSchema) -> usize| self.situation.wanted.iter().map(width).max().unwrap_or(0);
+        let (keys, values) = match self.situation.images {
+            Images::Key => (widest(|table| table.key_columns().len()), 0),
+            Images::Full => (widest(keys_for), values_for(widest(|table| table.columns.len()))),
+        };
+        let want = LogWidth { keys: keys.max(1), values };
         let log = &self.situation.log;
-        self.decision.makes_log = self.situation.log_keys.is_none();
-        self.decision.statements.extend(match self.situation.log_keys {
-            None => vec![change_log::create_sql(log, want, 0)],
+        self.decision.makes_log = self.situation.log_width.is_none();
+        self.decision.statements.extend(match self.situation.log_width {
+            None => vec![change_log::create_sql(log, want)],
             Some(have) => change_log::widen_sql(log, have, want),
         });
     }
@@ -161,13 +167,13 @@ impl Decider<'_> {
     fn begin_generation(&mut self, table: &TableSchema, ancestors: Vec<TableId>) -> TableId {
         let id = TableId(self.next_id);
         self.next_id += 1;
-        self.decision.generations.push(Generation::of(table, id, ancestors));
+        self.decision.generations.push(Generation::of(table, id, ancestors, self.situation.images));
         self.decision.entries.push((Op::Schema, id.0));
         id
     }
 
     fn make_triggers(&mut self, table: &TableSchema, id: TableId) {
-        let made = wanted_triggers(table, id, &self.situation.log);
+        let made = wanted_triggers(table, id, (&self.situation.log, self.situation.images));
         self.decision.statements.extend(made.into_iter().map(|trigger| trigger.sql));
     }
 
@@ -176,7 +182,8 @@ impl Decider<'_> {
         let standing = self.standing(table, known, &change);
         let harm = self.harm(known, &change, &standing);
         let mut id = known.id;
-        if change.is_new_generation() {
+        let other_images = known.images != self.situation.images;
+        if change.is_new_generation() || other_images {
             let mut ancestors = vec![known.id];
             ancestors.extend(&known.ancestors);
             id = self.begin_generation(table, ancestors);
@@ -206,7 +213,7 @@ impl Decider<'_> {
         let actual = self.now.get(&known.id).map_or(&[][..], Vec::as_slice);
         let overtaken = overtaking(&self.situation.objects, table, known.id).is_some();
         let on_it = actual.iter().all(|object| object.table.eq_ignore_ascii_case(&table.name));
-        let wanted = wanted_triggers(table, known.id, &self.situation.log);
+        let wanted = wanted_triggers(table, known.id, (&self.situation.log, known.images));
         let is_there = |trigger: &Trigger| actual.iter().any(|object| object.sql == trigger.sql);
         if on_it && actual.len() == wanted.len() && wanted.iter().all(is_there) {
             return Standing { as_wanted: true, untouched: true, overtaken };
@@ -288,8 +295,8 @@ struct Standing {
     overtaken: bool,
 }
 
-pub(super) fn wanted_triggers(table: &TableSchema, id: TableId, log: &str) -> Vec<Trigger> {
-    triggers(table, id, log).expect("a table is wanted only where its triggers can be written")
+pub(super) fn wanted_triggers(table: &TableSchema, id: TableId, (log, images): (&str, Images)) -> Vec<Trigger> {
+    triggers(table, id, log, images).expect("a table is wanted only where its triggers can be written")
 }
 
 /// The statements that make our own tables, as far as they are missing.

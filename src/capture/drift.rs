@@ -178,8 +178,8 @@ fn is_filled(
     let logged: Vec<String> = (0..key.len()).map(|part| format!("k{part}")).collect();
     let rows = format!("SELECT {} FROM main.{} WHERE {}", key.join(", "), ident(&table.name), written.join(" OR "));
     let Some(log) = log else { return connection.prepare(&format!("{rows} LIMIT 1"))?.exists([]) };
-    let named = format!("SELECT {} FROM main.{} WHERE tbl = ?1", logged.join(", "), ident(log));
-    connection.prepare(&format!("{rows} EXCEPT {named} LIMIT 1"))?.exists([id.0])
+    let named = format!("SELECT {} FROM main.{} WHERE tbl = ?1 AND op <> ?2", logged.join(", "), ident(log));
+    connection.prepare(&format!("{rows} EXCEPT {named} LIMIT 1"))?.exists((id.0, Op::Image.code()))
 }
 
 /// Carries a decision out, inside the caller's transaction, and remembers the schema as it is then.
@@ -198,6 +198,9 @@ pub(super) fn execute(
             "the change log was gone: a new one begins, and everything is copied again"
         );
         epochs::end_of_lost_log(transaction, options, clock)?;
+    }
+    if !decision.generations.is_empty() {
+        generation::ensure_images(transaction)?;
     }
     for generation in &decision.generations {
         generation.insert(transaction)?;

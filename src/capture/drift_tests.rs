@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::test_support::Fixture;
 use super::trigger_sql::table_of_trigger;
-use super::{Error, Reconciled, run_ddl};
+use super::{Error, Images, Reconciled, run_ddl};
 use crate::model::Selection;
+use crate::sqlite::store;
 
 const SCHEMA: &str = "
     CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b UNIQUE); CREATE INDEX ta ON t(a);
@@ -338,4 +339,21 @@ fn a_script_is_refused_for_the_orphans_that_it_makes_alone() {
     assert!(matches!(script("DELETE FROM p"), Err(Error::ForeignKeys { rows: 1, .. })));
     script("DELETE FROM d WHERE p = 77").expect("one less");
     assert!(matches!(script("DELETE FROM p"), Err(Error::ForeignKeys { rows: 1, .. })));
+}
+
+/// What an earlier Twinlite made has no column for what a generation's entries carry: they carry keys.
+#[test]
+fn generations_of_before_there_were_images_are_of_keys() {
+    let mut fixture = Fixture::captured("CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    fixture.run("ALTER TABLE __cdc_tables DROP COLUMN images");
+    let version: i64 = fixture.ours.query_row("PRAGMA schema_version", [], |row| row.get(0)).unwrap();
+    store::set_meta(&fixture.ours, store::meta_key::SCHEMA_VERSION, version).unwrap();
+    assert_eq!(fixture.tables()[0].images, Images::Key);
+    assert!(fixture.install().did.is_empty(), "nothing is to be done about it");
+    fixture.run("ALTER TABLE t ADD COLUMN b");
+    assert!(fixture.reconcile().copied_again.is_empty());
+    assert_eq!(
+        (fixture.tables()[0].images, fixture.logs("INSERT INTO t VALUES (1, 2, 3)")),
+        (Images::Key, vec!["1/2 1".to_owned()])
+    );
 }

@@ -7,6 +7,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::change_log::LogWidth;
 use super::checkpoint::{EpochBefore, epochs_before};
 use super::prune::capture_limit;
 use super::trigger_sql::Op;
@@ -32,14 +33,14 @@ pub(super) fn begin(connection: &Connection) -> Result<Epoch, Error> {
 pub(super) fn end_of_full_log(
     connection: &Connection,
     options: &CaptureOptions,
-    keys: usize,
+    width: LogWidth,
     clock: &dyn Clock,
 ) -> Result<(), Error> {
     let log = &options.log_table;
     let (head, _) = change_log::bounds(connection, log)?;
     let (ts, fingerprint) = change_log::entry_mark(connection, log, head)?.unwrap_or((0, 0));
     connection.execute_batch(&format!("DROP TABLE main.{}", ident(log)))?;
-    connection.execute_batch(&change_log::create_sql(log, keys, 0))?;
+    connection.execute_batch(&change_log::create_sql(log, width))?;
     follow(connection, options, (head, ts, fingerprint), head, clock)
 }
 

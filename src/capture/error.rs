@@ -65,9 +65,12 @@ pub enum Error {
         /// The name asked for.
         wanted: String,
     },
-    /// This version captures keys only.
-    #[error("images: full is not available in this version: set capture.images to key")]
-    ImagesUnsupported,
+    /// The log carries keys, and images are asked for.
+    #[error(
+        "images: full was asked for, and the change log here carries keys: run `twinlite setup --images full`, from which \
+         on entries carry images, or set capture.images to key"
+    )]
+    OtherImages,
     /// Nothing is captured in this database.
     #[error(
         "nothing is captured in this database: run `twinlite setup` first, or the command at the source if this is a replica"
@@ -76,6 +79,12 @@ pub enum Error {
     /// A table was named that is not captured.
     #[error("table {name:?} is not captured here; `twinlite status` lists what is, and why not")]
     UnknownTable {
+        /// The name.
+        name: String,
+    },
+    /// A consumer was named that there is not.
+    #[error("there is no consumer {name:?} here; `twinlite consumers list` names them")]
+    UnknownConsumer {
         /// The name.
         name: String,
     },
@@ -128,9 +137,11 @@ impl Error {
             | Self::ScriptRollsBack { .. }
             | Self::ForeignKeys { .. }
             | Self::Stored(_) => Fault::Halt,
-            Self::LogName { .. } | Self::OtherLog { .. } | Self::ImagesUnsupported | Self::UnknownTable { .. } => {
-                Fault::Usage
-            }
+            Self::LogName { .. }
+            | Self::OtherLog { .. }
+            | Self::OtherImages
+            | Self::UnknownTable { .. }
+            | Self::UnknownConsumer { .. } => Fault::Usage,
         }
     }
 
@@ -142,9 +153,10 @@ impl Error {
             Self::ReadOnly { .. } => "read_only",
             Self::ForeignLog { .. } | Self::ForeignLogInUse { .. } => "foreign_log",
             Self::LogName { .. } | Self::OtherLog { .. } => "log_table",
-            Self::ImagesUnsupported => "images",
+            Self::OtherImages => "images",
             Self::NotInstalled => "not_installed",
             Self::UnknownTable { .. } => "unknown_table",
+            Self::UnknownConsumer { .. } => "unknown_consumer",
             Self::Script { .. } | Self::ScriptRollsBack { .. } => "script",
             Self::ForeignKeys { .. } => "foreign_keys",
             Self::Stored(_) => "damaged",

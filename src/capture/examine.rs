@@ -64,7 +64,9 @@ pub fn examine(connection: &Connection, options: &CaptureOptions) -> Result<Exam
     let moved = moved.map(|_| decide(&situation, &Witness::default()).notes);
     let of_kind = |kind| situation.skipped.iter().filter(move |table| kind_of(&table.name) == Some(kind));
     let has_slots = |table: &&TableSchema| {
-        [Event::Insert, Event::Update].into_iter().any(|event| slots(table, event).is_ok_and(|slots| !slots.is_empty()))
+        [Event::Insert, Event::Update]
+            .into_iter()
+            .any(|event| slots(table, event, situation.images).is_ok_and(|slots| !slots.is_empty()))
     };
     let mut examined = Examined {
         touching: situation.wanted.iter().filter(has_slots).map(|table| table.name.clone()).collect(),
@@ -93,7 +95,7 @@ impl Examined {
             // Where the table changed, SQLite may have rewritten them, and the next owner makes them anew.
             let same = known.ddl == table.ddl && known.indexes == generation::index_notes(table);
             if same || !any {
-                let wanted = wanted_triggers(table, known.id, &situation.log);
+                let wanted = wanted_triggers(table, known.id, (&situation.log, known.images));
                 let off = wanted.iter().filter(|trigger| !standing(&trigger.sql));
                 self.off.extend(off.map(|trigger| named(&trigger.name)));
             }
@@ -122,7 +124,7 @@ fn missing(connection: &Connection, objects: &[ObjectNote]) -> Result<Vec<String
 }
 
 fn log_room(connection: &Connection, situation: &Situation) -> Result<Option<LogRoom>, Error> {
-    if situation.log_keys.is_none() || !store::exists(connection)? {
+    if situation.log_width.is_none() || !store::exists(connection)? {
         return Ok(None);
     }
     let limit: Option<i64> = store::meta(connection, meta_key::CAPTURE_LIMIT)?;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, Images};
 use crate::model::{IndexOrigin, Selection, TableId, TableSchema};
 use crate::sqlite::{ident, store};
 
@@ -41,11 +41,13 @@ pub struct Generation {
     pub ddl: String,
     /// Its indexes, by name.
     pub indexes: Vec<IndexNote>,
+    /// What its entries carry.
+    pub images: Images,
 }
 
 impl Generation {
     /// A table as it is now, under that id.
-    pub(super) fn of(table: &TableSchema, id: TableId, ancestors: Vec<TableId>) -> Self {
+    pub(super) fn of(table: &TableSchema, id: TableId, ancestors: Vec<TableId>, images: Images) -> Self {
         let strings = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
         Self {
             id,
@@ -55,6 +57,7 @@ impl Generation {
             columns: strings(table.columns.iter().map(|column| column.name.as_str()).collect()),
             ddl: table.ddl.clone(),
             indexes: index_notes(table),
+            images,
         }
     }
 
@@ -62,8 +65,8 @@ impl Generation {
     pub(super) fn insert(&self, connection: &Connection) -> Result<(), Error> {
         connection
             .prepare_cached(
-                "INSERT INTO main.__cdc_tables(id, name, replaces, columns, key, ddl, indexes)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO main.__cdc_tables(id, name, replaces, columns, key, ddl, indexes, images)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute((
                 self.id.0,
@@ -73,6 +76,7 @@ impl Generation {
                 serde_json::to_string(&self.key_columns)?,
                 &self.ddl,
                 serde_json::to_string(&self.indexes)?,
+                self.images.word(),
             ))?;
         Ok(())
     }
@@ -110,9 +114,10 @@ pub fn tables(connection: &Connection) -> Result<Vec<Generation>, Error> {
     if !store::table_exists(connection, "__cdc_tables")? {
         return Err(Error::NotInstalled);
     }
-    let mut statement = connection.prepare_cached(
-        "SELECT id, name, replaces, columns, key, ddl, indexes, dropped FROM main.__cdc_tables ORDER BY id",
-    )?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT id, name, replaces, columns, key, ddl, indexes, dropped, {} FROM main.__cdc_tables ORDER BY id",
+        images_column(connection)?
+    ))?;
     let mut rows = statement.query([])?;
     let (mut parents, mut newest) = (HashMap::new(), HashMap::new());
     while let Some(row) = rows.next()? {
@@ -129,6 +134,7 @@ pub fn tables(connection: &Connection) -> Result<Vec<Generation>, Error> {
             key_columns: serde_json::from_str(&row.get::<_, String>(4)?)?,
             ddl: row.get(5)?,
             indexes: serde_json::from_str(&row.get::<_, String>(6)?)?,
+            images: Images::by_word(&row.get::<_, String>(8)?).unwrap_or(Images::Key),
         };
         if !row.get::<_, bool>(7)? {
             newest.insert(id, generation);
@@ -144,6 +150,23 @@ pub fn tables(connection: &Connection) -> Result<Vec<Generation>, Error> {
     }
     live.sort_by(|a, b| a.schema_name.cmp(&b.schema_name));
     Ok(live)
+}
+
+/// Makes room for [`Generation::images`] where an earlier Twinlite made the table: what it captured were keys.
+pub(super) fn ensure_images(connection: &Connection) -> Result<(), Error> {
+    if !has_images(connection)? {
+        connection.execute_batch("ALTER TABLE main.__cdc_tables ADD COLUMN images TEXT NOT NULL DEFAULT 'key'")?;
+    }
+    Ok(())
+}
+
+fn has_images(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM pragma_table_info('__cdc_tables') WHERE name = 'images'")?.exists([])
+}
+
+/// How the mode of a generation's images is read: it is `key` in a table that has no column for it.
+pub(super) fn images_column(connection: &Connection) -> rusqlite::Result<&'static str> {
+    Ok(if has_images(connection)? { "images" } else { "'key'" })
 }
 
 /// The id that the next generation gets.
@@ -167,11 +190,11 @@ mod tests {
         let table = catalog::table(&connection, "t").expect("catalog").expect("table");
         for (id, ancestors) in [(1, vec![]), (2, vec![1]), (3, vec![]), (4, vec![2, 1])] {
             let ancestors = ancestors.into_iter().map(TableId).collect();
-            Generation::of(&table, TableId(id), ancestors).insert(&connection).expect("insert");
+            Generation::of(&table, TableId(id), ancestors, Images::Key).insert(&connection).expect("insert");
         }
         connection.execute("UPDATE __cdc_tables SET dropped = 1 WHERE id = 3", []).expect("update");
         let live = tables(&connection).expect("tables");
-        assert_eq!(live, [Generation::of(&table, TableId(4), vec![TableId(2), TableId(1)])]);
+        assert_eq!(live, [Generation::of(&table, TableId(4), vec![TableId(2), TableId(1)], Images::Key)]);
         assert_eq!(live[0].columns, ["id", "a", "b"]);
         assert_eq!(next_id(&connection).expect("id"), 5);
     }

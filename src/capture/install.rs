@@ -32,7 +32,7 @@ pub struct Installed {
 ///
 /// # Errors
 /// [`Error::NotWal`], [`Error::ReadOnly`], [`Error::ForeignLog`], [`Error::OtherLog`], [`Error::LogName`],
-/// [`Error::ImagesUnsupported`], or SQLite's.
+/// [`Error::OtherImages`], or SQLite's.
 pub fn install(connection: &mut Connection, options: &CaptureOptions, clock: &dyn Clock) -> Result<Installed, Error> {
     check(connection, options)?;
     let mut did = Vec::new();
@@ -58,6 +58,7 @@ pub fn install(connection: &mut Connection, options: &CaptureOptions, clock: &dy
 /// Refuses what can never work, before anything is touched.
 pub(super) fn check(connection: &Connection, options: &CaptureOptions) -> Result<(), Error> {
     options.check()?;
+    options.effective_images(connection)?;
     if connection.is_readonly(MAIN_DB)? {
         return Err(Error::ReadOnly { database: name_of(connection) });
     }
@@ -83,7 +84,7 @@ fn name_of(connection: &Connection) -> String {
 }
 
 /// Makes the database one in WAL mode; whether it was not.
-fn switch_to_wal(connection: &Connection) -> Result<bool, Error> {
+pub(super) fn switch_to_wal(connection: &Connection) -> Result<bool, Error> {
     let mode = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0));
     let found = mode("PRAGMA main.journal_mode")?;
     // A database in memory has nobody else who reads it.
@@ -101,7 +102,9 @@ fn is_in_place(connection: &Connection, options: &CaptureOptions) -> Result<bool
     if !store::exists(connection)? || store::epoch(connection)?.is_none() {
         return Ok(false);
     }
+    let retention: Option<String> = store::meta(connection, meta_key::RETENTION)?;
     Ok(!drift::is_stale(connection, options)?
+        && retention == Some(options.retention.json()?)
         && !store::log_is_full(connection)?
         && !is_limit_off(connection, &options.log_table, &options.retention)?)
 }
@@ -118,7 +121,7 @@ fn in_place(connection: &Connection, did: Vec<String>) -> Result<Installed, Erro
     })
 }
 
-fn put_in_place(
+pub(super) fn put_in_place(
     transaction: &Transaction<'_>,
     options: &CaptureOptions,
     (situation, decision): (&Situation, Decision),
@@ -127,19 +130,20 @@ fn put_in_place(
     let node = store::ensure_node(transaction)?;
     transaction.execute_batch(store::CAPTURE_TABLES)?;
     let mut did = Vec::new();
-    if situation.log_keys.is_none() {
+    if situation.log_width.is_none() {
         did.push(format!("created the change log {}", options.log_table));
     }
     store::set_meta(transaction, meta_key::LOG_TABLE, &options.log_table)?;
-    store::set_meta(transaction, meta_key::IMAGES, options.images.word())?;
+    store::set_meta(transaction, meta_key::IMAGES, situation.images.word())?;
+    store::set_meta(transaction, meta_key::RETENTION, options.retention.json()?)?;
     if store::meta::<i64>(transaction, meta_key::HLC)?.is_none() {
         store::set_meta(transaction, meta_key::HLC, 0)?;
     }
     let known = store::epoch(transaction)?;
-    if let (Some(_), Some(keys)) = (known, situation.log_keys)
+    if let (Some(_), Some(width)) = (known, situation.log_width)
         && store::log_is_full(transaction)?
     {
-        epochs::end_of_full_log(transaction, options, keys, clock)?;
+        epochs::end_of_full_log(transaction, options, width, clock)?;
         did.push("began a new epoch: the log was full, and changes since then were not logged".to_owned());
     }
     execute(transaction, options, &decision, clock)?;

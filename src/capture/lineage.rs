@@ -173,6 +173,7 @@ pub(super) fn renamed_tokens(sql: &str, names: &[String], old: &str, new: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::Images;
     use crate::sqlite::{catalog, in_memory};
 
     fn after(script: &str) -> Change {
@@ -184,7 +185,7 @@ mod tests {
             )
             .expect("ddl");
         let table = catalog::table(&connection, "t").expect("catalog").expect("table");
-        let known = Generation::of(&table, TableId(1), Vec::new());
+        let known = Generation::of(&table, TableId(1), Vec::new(), Images::Key);
         connection.execute_batch(script).expect(script);
         let name = if script.contains("RENAME TO") { "t2" } else { "t" };
         change(&known, &catalog::table(&connection, name).expect("catalog").expect("table"))

@@ -66,6 +66,11 @@ impl Maintainer {
         &mut self.connection
     }
 
+    /// Captures otherwise from the next [`Self::install`] or [`Self::reconcile`] on.
+    pub fn set_options(&mut self, options: CaptureOptions) {
+        self.options = options;
+    }
+
     /// How the database is captured.
     pub fn options(&self) -> &CaptureOptions {
         &self.options
@@ -75,8 +80,8 @@ impl Maintainer {
     ///
     /// # Errors
     /// Its errors.
-    pub fn take_over(&mut self) -> Result<Vec<String>, Error> {
-        take_over::take_over(&mut self.connection)
+    pub fn take_over(&mut self) -> Result<(Vec<String>, Installed), Error> {
+        take_over::take_over(&mut self.connection, &self.options, &*self.clock)
     }
 
     /// [`super::install()`].
@@ -118,6 +123,23 @@ impl Maintainer {
     /// Its errors.
     pub fn request_copy(&mut self, tables: &[String]) -> Result<Vec<String>, Error> {
         resync::request_copy(&mut self.connection, tables, &*self.clock)
+    }
+
+    /// Keeps the log for these consumers no longer. Says so for a person.
+    ///
+    /// # Errors
+    /// [`Error::UnknownConsumer`]; then none was dropped. SQLite's.
+    pub fn drop_consumers(&mut self, names: &[String]) -> Result<Vec<String>, Error> {
+        let known = consumers::list(&self.connection)?;
+        if let Some(name) = names.iter().find(|name| !known.iter().any(|one| one.name == **name)) {
+            return Err(Error::UnknownConsumer { name: name.clone() });
+        }
+        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        for name in names {
+            consumers::forget(&transaction, name)?;
+        }
+        transaction.commit()?;
+        Ok(names.iter().map(|name| format!("dropped consumer {name}: the log is kept for it no longer")).collect())
     }
 
     /// [`super::teardown()`].

@@ -5,7 +5,8 @@
 //! losing sight of anything, and [`teardown()`] leaves nothing behind. The first rule of all of it: never block or break
 //! the application.
 //!
-//! [`reader`] hands out what the log says as windows, with the ranges of a copy read along, and [`wake`] tells when to look.
+//! [`reader`] hands out what the log says as windows, with the ranges of a copy read along, [`events`] as events, and [`wake`]
+//! tells when to look.
 //!
 //! Promised: every row that a transaction changed is named in the log in the same transaction, or its table is copied
 //! again. Not promised: that what the log names has changed.
@@ -13,7 +14,9 @@
 pub mod accounting;
 pub mod change_log;
 pub mod consumers;
+pub mod events;
 pub mod generation;
+pub mod image_sql;
 pub mod read_error;
 pub mod reader;
 pub mod source;
@@ -65,9 +68,9 @@ pub use install::{Installed, install};
 pub use maintainer::Maintainer;
 pub use options::{CaptureOptions, Images, Retention, SkippedTable};
 pub use plan::{Plan, plan};
-pub use progress::{GivenTable, Progress, note_progress, read_progress};
-pub use prune::{PruneRequest, Pruned, prune};
+pub use progress::{GivenTable, NOTHING_GIVEN, Progress, begin_at_head, note_position, note_progress, read_progress};
+pub use prune::{PruneRequest, Pruned, is_large, prune};
 pub use read_error::Error as ReadError;
 pub use resync::request_copy;
-pub use take_over::take_over;
+pub use take_over::{TakenEntry, forget_taken, read_taken, take_over};
 pub use teardown::teardown;

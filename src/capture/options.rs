@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::take_over::TAKEN_OVER;
 use crate::model::Selection;
 use crate::sqlite::catalog::OURS;
 use crate::sqlite::store::{self, meta_key};
@@ -14,7 +15,7 @@ use crate::sqlite::store::{self, meta_key};
 pub enum Images {
     /// Nothing: whoever reads it looks the row up.
     Key,
-    /// The row before and after. Not available yet.
+    /// The row before and after, every column of it.
     Full,
 }
 
@@ -25,6 +26,20 @@ impl Images {
             Self::Key => "key",
             Self::Full => "full",
         }
+    }
+
+    /// What [`Self::word`] says.
+    pub fn by_word(word: &str) -> Option<Self> {
+        [Self::Key, Self::Full].into_iter().find(|images| images.word() == word)
+    }
+
+    /// What entries of this database's log carry; `None` where nothing is captured.
+    pub(super) fn stored(connection: &rusqlite::Connection) -> rusqlite::Result<Option<Self>> {
+        if !store::exists(connection)? {
+            return Ok(None);
+        }
+        let word: Option<String> = store::meta(connection, meta_key::IMAGES)?;
+        Ok(word.and_then(|word| Self::by_word(&word)))
     }
 }
 
@@ -50,8 +65,10 @@ impl Default for Retention {
 pub struct CaptureOptions {
     /// Which tables.
     pub selection: Selection,
-    /// What an entry carries.
+    /// What an entry carries. A log that carries more than is asked for stays as it is.
     pub images: Images,
+    /// Whether a log that carries something else is changed to carry [`Self::images`]: an operator has said so.
+    pub change_images: bool,
     /// The log's name; begins with `__cdc_`.
     pub log_table: String,
     /// What bounds the log.
@@ -69,6 +86,7 @@ impl Default for CaptureOptions {
         Self {
             selection: Selection::all(),
             images: Images::Key,
+            change_images: false,
             log_table: "__cdc_log".to_owned(),
             retention: Retention::default(),
             two_way: false,
@@ -78,7 +96,7 @@ impl Default for CaptureOptions {
 }
 
 /// Names of ours that the log cannot have.
-const TAKEN: [&str; 7] = [
+const TAKEN: [&str; 8] = [
     "__cdc_meta",
     "__cdc_tables",
     "__cdc_consumers",
@@ -86,6 +104,7 @@ const TAKEN: [&str; 7] = [
     "__cdc_copies",
     "__cdc_received",
     "__cdc_conflicts",
+    TAKEN_OVER,
 ];
 
 impl CaptureOptions {
@@ -106,6 +125,11 @@ impl CaptureOptions {
         if let Some(name) = store::meta(connection, meta_key::LOG_TABLE)? {
             options.log_table = name;
         }
+        options.images = Images::stored(connection)?.unwrap_or(Images::Key);
+        if let Some(retention) = store::meta::<String>(connection, meta_key::RETENTION)? {
+            let StoredRetention { age_ms, rows, size_bytes } = serde_json::from_str(&retention)?;
+            options.retention = Retention { age: Duration::from_millis(age_ms), rows, size_bytes };
+        }
         Ok(Some(options))
     }
 
@@ -115,9 +139,19 @@ impl CaptureOptions {
         if name.len() <= OURS.len() || !name.starts_with(OURS) || TAKEN.contains(&name.as_str()) {
             return Err(Error::LogName { name: self.log_table.clone() });
         }
-        match self.images {
-            Images::Key => Ok(()),
-            Images::Full => Err(Error::ImagesUnsupported),
+        Ok(())
+    }
+
+    /// What entries are to carry from here on, with what they carry now.
+    ///
+    /// # Errors
+    /// [`Error::OtherImages`]: more is asked for than the log has, and nobody has said that it is to be changed.
+    pub(super) fn effective_images(&self, connection: &rusqlite::Connection) -> Result<Images, Error> {
+        match (Images::stored(connection)?, self.images) {
+            (None, wanted) => Ok(wanted),
+            (Some(_), wanted) if self.change_images => Ok(wanted),
+            (Some(Images::Key), Images::Full) => Err(Error::OtherImages),
+            (Some(stored), _) => Ok(stored),
         }
     }
 
@@ -126,6 +160,21 @@ impl CaptureOptions {
         let (tables, skip_tables) = self.selection.globs();
         Ok(serde_json::to_string(&StoredSelection { tables: tables.to_vec(), skip_tables: skip_tables.to_vec() })?)
     }
+}
+
+impl Retention {
+    /// As `__cdc_meta` has it, so that whoever looks after the log next keeps as much of it.
+    pub(super) fn json(&self) -> Result<String, Error> {
+        let age_ms = u64::try_from(self.age.as_millis()).unwrap_or(u64::MAX);
+        Ok(serde_json::to_string(&StoredRetention { age_ms, rows: self.rows, size_bytes: self.size_bytes })?)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredRetention {
+    age_ms: u64,
+    rows: u64,
+    size_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -156,8 +205,18 @@ mod tests {
     }
 
     #[test]
-    fn full_images_are_refused_in_words() {
-        let options = CaptureOptions { images: Images::Full, ..CaptureOptions::default() };
-        assert!(matches!(options.check(), Err(Error::ImagesUnsupported)));
+    fn a_log_is_changed_only_by_whoever_says_so() {
+        let connection = crate::sqlite::in_memory().expect("memory");
+        let effective = |images, change_images| {
+            CaptureOptions { images, change_images, ..CaptureOptions::default() }.effective_images(&connection)
+        };
+        assert!(matches!(effective(Images::Full, false), Ok(Images::Full)), "nothing is captured yet");
+        connection.execute_batch(store::NODE_TABLES).expect("tables");
+        store::set_meta(&connection, meta_key::IMAGES, "key").expect("meta");
+        assert!(matches!(effective(Images::Full, false), Err(Error::OtherImages)));
+        assert!(matches!(effective(Images::Full, true), Ok(Images::Full)));
+        store::set_meta(&connection, meta_key::IMAGES, "full").expect("meta");
+        assert!(matches!(effective(Images::Key, false), Ok(Images::Full)), "full has all that key has");
+        assert!(matches!(effective(Images::Key, true), Ok(Images::Key)));
     }
 }

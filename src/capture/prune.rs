@@ -16,16 +16,17 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::{Error, Retention, change_log, consumers};
+use super::{Error, LogState, Retention, change_log, consumers};
 use crate::model::{Clock, Epoch};
 use crate::sqlite::ident;
 use crate::sqlite::store::{self, meta_key};
 
 /// How long a chunk may hold the write lock; the next chunk is sized by how long this one took.
 const HOLD_AIM: Duration = Duration::from_millis(5);
-/// Entries of the first chunk, and the bounds of any: small enough for a slow disk, large enough to get on.
+/// Entries of the first chunk, and the bounds of any: small enough for a slow disk, large enough to get on, and more than
+/// the 64 entries of the largest change, both images of a row of 2,000 columns.
 const CHUNK_FIRST: i64 = 1_000;
-const CHUNK_MIN: i64 = 50;
+const CHUNK_MIN: i64 = 100;
 const CHUNK_MAX: i64 = 50_000;
 /// Chunks in one call, so that its caller sees a shutdown in time.
 const CHUNKS_MAX: usize = 16;
@@ -82,6 +83,8 @@ pub fn prune(connection: &mut Connection, request: &PruneRequest, clock: &dyn Cl
             note_consumers(&transaction, &plan, clock)?;
         }
         let below = plan.keep_from.min(oldest.saturating_add(chunk));
+        // A change is kept whole, or not at all.
+        let below = change_log::change_start(&transaction, &log, below)?;
         let delete = format!("DELETE FROM main.{} WHERE seq < ?1", ident(&log));
         pruned.removed += transaction.prepare_cached(&delete)?.execute([below])? as u64;
         oldest = oldest.max(below);
@@ -104,6 +107,13 @@ pub fn prune(connection: &mut Connection, request: &PruneRequest, clock: &dyn Cl
     pruned.oldest = oldest;
     pruned.cut_off = plan.cut_off;
     Ok(pruned)
+}
+
+/// Whether a log is so large that it is pruned also while the application is busy: half full, for past its bound the
+/// triggers stop, and nobody but us would notice.
+pub fn is_large(log: &LogState, retention: &Retention) -> bool {
+    let entries = u64::try_from(log.head.position.seq - log.oldest).unwrap_or(0);
+    entries > retention.rows / 2 || log.bytes > retention.size_bytes / 2
 }
 
 /// What a call is to do.
@@ -141,6 +151,7 @@ fn plan(connection: &Connection, log: &str, request: &PruneRequest, clock: &dyn 
     let kept = request.keep_all.then_some(bound.max(0));
     let needed = known.values().copied().filter(|seq| *seq >= bound).chain(kept).min();
     let keep_from = needed.unwrap_or(head).min(head);
+    let keep_from = change_log::change_start(connection, log, keep_from)?;
     Ok(PrunePlan { epoch, keep_from, positions, cut_off })
 }
 

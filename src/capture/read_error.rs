@@ -26,6 +26,19 @@ pub enum Error {
         /// Where the link had got to.
         seq: i64,
     },
+    /// The log does not go on from where a consumer of events had got to.
+    #[error(
+        "the change log holds entries {oldest} to {head}, and events were read up to entry {after}: those in between are \
+         lost; begin anew with --bootstrap"
+    )]
+    EventsLost {
+        /// Up to where it was read.
+        after: i64,
+        /// The first entry that is there.
+        oldest: i64,
+        /// The last.
+        head: i64,
+    },
     /// Nothing captures here.
     #[error("the database has no change log; run `twinlite setup`, or start its node")]
     NotCaptured,
@@ -46,6 +59,7 @@ impl Error {
             Self::Spool(error) if error.kind() == io::ErrorKind::StorageFull => "disk_full",
             Self::Spool(_) => "spool",
             Self::PositionGone { .. } => "position_gone",
+            Self::EventsLost { .. } => "events_lost",
             Self::NotCaptured => "not_captured",
         }
     }
@@ -59,7 +73,7 @@ impl Error {
             Self::Spool(_) => Fault::Retry,
             // The next session judges what became of the log: a copy, or a halt.
             Self::PositionGone { .. } => Fault::Retry,
-            Self::NotCaptured => Fault::Halt,
+            Self::EventsLost { .. } | Self::NotCaptured => Fault::Halt,
         }
     }
 }

@@ -4,8 +4,9 @@
 use rusqlite::Connection;
 
 use super::accounting::ObjectNote;
+use super::change_log::LogWidth;
 use super::generation::{self, Generation};
-use super::{CaptureOptions, Error, SkippedTable, change_log, trial::Trial, trigger_sql};
+use super::{CaptureOptions, Error, Images, SkippedTable, change_log, trial::Trial, trigger_sql};
 use crate::model::{KeyShape, TableId, TableSchema};
 use crate::sqlite::authorizer::names_ours;
 use crate::sqlite::catalog::{self, TableKind};
@@ -35,8 +36,10 @@ pub(super) struct Situation {
     pub skipped: Vec<SkippedTable>,
     /// The log's name.
     pub log: String,
-    /// Key columns that the log has; `None` where there is no log.
-    pub log_keys: Option<usize>,
+    /// Columns that the log has; `None` where there is no log.
+    pub log_width: Option<LogWidth>,
+    /// What entries are to carry.
+    pub images: Images,
 }
 
 impl Situation {
@@ -53,7 +56,8 @@ impl Situation {
             next_id: generation::next_id(connection)?,
             wanted: Vec::new(),
             skipped: Vec::new(),
-            log_keys: change_log::key_width(connection, &log)?,
+            log_width: change_log::width(connection, &log)?,
+            images: options.effective_images(connection)?,
             log,
         };
         situation.read_tables(connection, options)?;
@@ -100,12 +104,13 @@ impl Situation {
         if table.key == KeyShape::None {
             return Ok(Some("it has no primary key, and its columns hide every name of the rowid".to_owned()));
         }
-        let triggers = match trigger_sql::triggers(table, TableId(0), &self.log) {
+        let triggers = match trigger_sql::triggers(table, TableId(0), &self.log, self.images) {
             Ok(triggers) => triggers,
             Err(reason) => return Ok(Some(reason)),
         };
         let notes = generation::index_notes(table);
-        let proven = |known: &Generation| known.ddl == table.ddl && known.indexes == notes;
+        let proven =
+            |known: &Generation| known.ddl == table.ddl && known.indexes == notes && known.images == self.images;
         if self.generations.iter().any(proven) {
             return Ok(None);
         }
@@ -135,8 +140,9 @@ fn before(connection: &Connection) -> Result<Option<Before>, Error> {
     })
 }
 
-/// Whether the globs differ from those that were last put into effect.
+/// Whether the globs, or what entries carry, differ from what was last put into effect.
 pub(super) fn is_reselected(connection: &Connection, options: &CaptureOptions) -> Result<bool, Error> {
     let stored: Option<String> = store::meta(connection, meta_key::SELECTION)?;
-    Ok(stored != Some(options.selection_json()?))
+    let images = Images::stored(connection)?;
+    Ok(stored != Some(options.selection_json()?) || images != Some(options.effective_images(connection)?))
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::index_sql::{ColumnNotes, Reference, column_notes, index_parts, rewrite, rowid_name};
+use super::{Images, image_sql};
 use crate::model::{Generated, Index, IndexOrigin, KeyShape, TableSchema};
 use crate::sqlite::ident;
 use crate::sqlite::lexer::{Token, TokenKind, tokens};
@@ -29,16 +30,21 @@ pub struct Slot {
     pub depends_on: Vec<String>,
 }
 
-/// The slots of a table, for one event.
+/// The slots of a table, for one event: every unique one besides the key, and the key's too where images are logged.
 ///
 /// # Errors
 /// Why what the table's REPLACE displaces cannot be known: the table cannot be captured.
-pub fn slots(table: &TableSchema, event: Event) -> Result<Vec<Slot>, String> {
+pub fn slots(table: &TableSchema, event: Event, images: Images) -> Result<Vec<Slot>, String> {
     let notes = column_notes(table);
     let view = View { table, notes: &notes, event };
-    let mut slots = Vec::new();
-    for index in table.indexes.iter().filter(|index| index.unique && index.origin != IndexOrigin::PrimaryKey) {
-        if !names_the_key(table, index) {
+    // Where images are logged, the row that has the key itself is named too: its image is told by nothing else.
+    let mut slots: Vec<Slot> = image_sql::rowid_slot(table).filter(|_| images == Images::Full).into_iter().collect();
+    for index in table.indexes.iter().filter(|index| index.unique) {
+        let wanted = match index.origin {
+            IndexOrigin::PrimaryKey => images == Images::Full,
+            IndexOrigin::Created | IndexOrigin::Unique => !names_the_key(table, index),
+        };
+        if wanted {
             view.index_slots(index, &mut slots)?;
         }
     }
@@ -338,7 +344,7 @@ mod tests {
     }
 
     fn holds(ddl: &str) -> Vec<String> {
-        slots(&schema(ddl), Event::Insert).expect("slots").into_iter().map(|slot| slot.holds).collect()
+        slots(&schema(ddl), Event::Insert, Images::Key).expect("slots").into_iter().map(|slot| slot.holds).collect()
     }
 
     #[test]
@@ -381,7 +387,7 @@ mod tests {
             "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE UNIQUE INDEX i ON t(id % 3)",
             "CREATE TABLE t(id INTEGER PRIMARY KEY, g AS (id % 3) UNIQUE)",
         ] {
-            assert!(slots(&schema(ddl), Event::Update).is_err(), "{ddl}");
+            assert!(slots(&schema(ddl), Event::Update, Images::Key).is_err(), "{ddl}");
         }
         let condition_only = "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE UNIQUE INDEX i ON t(a) WHERE id > 3";
         assert_eq!(holds(condition_only), ["x.\"a\" COLLATE \"BINARY\" = NEW.\"a\" AND (x.\"id\" > 3)"]);

@@ -3,7 +3,8 @@
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::change_log;
+use super::change_log::{self, LogWidth};
+use super::image_sql::VALUES_MAX;
 use super::trigger_sql::Trigger;
 use crate::model::{Generated, TableSchema};
 use crate::sqlite::store::{CAPTURE_TABLES, NODE_TABLES};
@@ -21,8 +22,9 @@ impl Trial {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
         connection.execute_batch(NODE_TABLES)?;
         connection.execute_batch(CAPTURE_TABLES)?;
-        // As wide as any key: what is tried is the triggers, not the log.
-        connection.execute_batch(&change_log::create_sql(log, KEY_COLUMNS_MAX, 0))?;
+        // As wide as any key and image: what is tried is the triggers, not the log.
+        connection
+            .execute_batch(&change_log::create_sql(log, LogWidth { keys: KEY_COLUMNS_MAX, values: VALUES_MAX }))?;
         Ok(Self { connection })
     }
 

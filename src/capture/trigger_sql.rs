@@ -5,38 +5,14 @@
 //! and what a unique index or a default of the table itself calls.
 
 use super::touch_sql::{Event, Slot, slots};
+use super::{Images, image_sql};
 use crate::model::{KeyShape, TableId, TableSchema};
+pub use crate::sqlite::LogOp as Op;
 use crate::sqlite::catalog::OURS;
 use crate::sqlite::ident;
 
-/// What a log entry says. The numbers are in the log, for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// A row was inserted, or got this key.
-    Insert = 1,
-    /// A row was updated.
-    Update = 2,
-    /// A row was deleted, or lost this key.
-    Delete = 3,
-    /// A row may have been displaced by REPLACE.
-    Touch = 4,
-    /// The schema changed; `tbl` is the table's new generation, or 0.
-    Schema = 5,
-    /// A copy of the table begins anew, for capture may have missed something.
-    Copy = 6,
-    /// A copy of the table begins anew, for somebody asked for it.
-    Repair = 7,
-}
-
-impl Op {
-    /// Its number in the log.
-    pub fn code(self) -> i64 {
-        self as i64
-    }
-}
-
 /// What a rowid can be called, besides the name of a column that is it.
-const ROWID_NAMES: [&str; 3] = ["rowid", "oid", "_rowid_"];
+pub(super) const ROWID_NAMES: [&str; 3] = ["rowid", "oid", "_rowid_"];
 
 /// One trigger of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +33,13 @@ pub fn table_of_trigger(name: &str) -> Option<TableId> {
 ///
 /// # Errors
 /// Why the table cannot be captured.
-pub fn triggers(table: &TableSchema, id: TableId, log: &str) -> Result<Vec<Trigger>, String> {
+pub fn triggers(table: &TableSchema, id: TableId, log: &str, images: Images) -> Result<Vec<Trigger>, String> {
     let body = Body { id, log: ident(log), keys: keys(table), table };
-    let before_insert = slots(table, Event::Insert)?;
-    let before_update = slots(table, Event::Update)?;
+    let before_insert = slots(table, Event::Insert, images)?;
+    let before_update = slots(table, Event::Update, images)?;
+    if images == Images::Full {
+        return Ok(image_sql::triggers(&body, &before_insert, &before_update));
+    }
     let mut made = vec![
         body.after("ai", "INSERT", &[body.append(Op::Insert, "NEW")]),
         body.after("au", "UPDATE", &[body.after_update()]),
@@ -87,19 +66,22 @@ fn keys(table: &TableSchema) -> Vec<String> {
     }
 }
 
-struct Body<'t> {
-    table: &'t TableSchema,
-    id: TableId,
-    log: String,
-    keys: Vec<String>,
+/// What all triggers of a table have in common.
+pub(super) struct Body<'t> {
+    pub table: &'t TableSchema,
+    pub id: TableId,
+    /// The log, as an SQL identifier.
+    pub log: String,
+    /// The key's columns, as SQL names.
+    pub keys: Vec<String>,
 }
 
 impl Body<'_> {
-    fn after(&self, kind: &str, event: &str, statements: &[String]) -> Trigger {
+    pub fn after(&self, kind: &str, event: &str, statements: &[String]) -> Trigger {
         self.trigger(kind, &format!("AFTER {event}"), &self.guard(), statements)
     }
 
-    fn trigger(&self, kind: &str, moment: &str, when: &str, statements: &[String]) -> Trigger {
+    pub fn trigger(&self, kind: &str, moment: &str, when: &str, statements: &[String]) -> Trigger {
         let name = format!("{OURS}{}_{kind}", self.id.0);
         let statements: String = statements.iter().map(|statement| format!("\n  {statement};")).collect();
         let sql = format!(
@@ -113,7 +95,7 @@ impl Body<'_> {
     /// True while the log's end is below the limit: false while a peer's changes are applied, and once the log is full.
     /// A missing limit or an empty log captures. The end is read by its order, for `max(seq)` is an aggregate, which is
     /// set up and torn down for each row.
-    fn guard(&self) -> String {
+    pub fn guard(&self) -> String {
         format!(
             "coalesce((SELECT seq FROM {} ORDER BY seq DESC LIMIT 1), 0) < coalesce((SELECT value FROM __cdc_meta WHERE \
              key = 'capture_limit'), 9223372036854775807)",
@@ -122,12 +104,17 @@ impl Body<'_> {
     }
 
     /// The time of an entry: never earlier than the entry before it, nor than anything applied from a peer.
-    fn time(&self) -> String {
+    pub fn time(&self) -> String {
         format!(
             "max(CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER), coalesce((SELECT value FROM __cdc_meta \
              WHERE key = 'hlc'), 0), coalesce((SELECT ts FROM {} ORDER BY seq DESC LIMIT 1), 0))",
             self.log
         )
+    }
+
+    /// The time of the newest entry.
+    pub fn time_of_last(&self) -> String {
+        format!("(SELECT ts FROM {} ORDER BY seq DESC LIMIT 1)", self.log)
     }
 
     fn head(&self) -> String {
@@ -188,7 +175,7 @@ impl Body<'_> {
     }
 
     /// That a row is another one than the one that is updated.
-    fn is_itself(&self) -> String {
+    pub fn is_itself(&self) -> String {
         let rowid = match &self.table.key {
             KeyShape::RowidAlias { .. } => Some(self.keys[0].clone()),
             KeyShape::Rowid { .. } | KeyShape::Columns { .. } | KeyShape::None => {
@@ -206,7 +193,7 @@ impl Body<'_> {
 }
 
 /// That one of these columns changes. `COLLATE BINARY`, or the column's own would hide 'a' → 'A'.
-fn changed(columns: &[String]) -> String {
+pub(super) fn changed(columns: &[String]) -> String {
     let differs = |column: &String| format!("OLD.{column} IS NOT NEW.{column} COLLATE BINARY");
     columns.iter().map(differs).collect::<Vec<_>>().join(" OR ")
 }
@@ -220,7 +207,7 @@ mod tests {
         let connection = in_memory().expect("memory");
         connection.execute_batch(ddl).expect("ddl");
         let table = catalog::table(&connection, "t").expect("catalog").expect("table");
-        triggers(&table, TableId(7), "__cdc_log").expect("triggers")
+        triggers(&table, TableId(7), "__cdc_log", Images::Key).expect("triggers")
     }
 
     #[test]

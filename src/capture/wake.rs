@@ -34,6 +34,11 @@ const PROBE_PATIENCE: Duration = Duration::from_millis(200);
 /// What the file that proves events begins with.
 const PROBE_PREFIX: &str = ".__cdc_probe";
 
+/// When the database is looked at again after an event, first and last: from what a sync takes on a fast disk to what it
+/// takes on a slow one that is busy.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(256);
+
 /// The database's file cannot be watched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -107,6 +112,31 @@ impl Wake {
             Ok(found) => identity(&found) != self.file,
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
+    }
+}
+
+/// The looks that follow an event.
+///
+/// SQLite writes the WAL first, then syncs it, and only then lets others see the commit, of which no event tells. So after
+/// an event the database is looked at again for a while, ever more seldom.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AfterEvent(Option<Duration>);
+
+impl AfterEvent {
+    /// An event came.
+    pub fn begin() -> Self {
+        Self(Some(LOOK_AGAIN_MIN))
+    }
+
+    /// How long until the next one; `None` where there is none.
+    pub fn wait(self) -> Option<Duration> {
+        self.0
+    }
+
+    /// It was looked.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.map(|wait| wait * 2).filter(|wait| *wait <= LOOK_AGAIN_MAX))
     }
 }
 
@@ -209,5 +239,15 @@ mod tests {
         fs::remove_file(&path).expect("remove");
         assert!(wake.replaced());
         assert!(Wake::new(&path).is_err());
+    }
+
+    #[test]
+    fn a_commit_that_shows_half_a_second_after_its_event_is_seen_and_then_nobody_looks_any_more() {
+        let looks: Vec<Duration> = std::iter::successors(Some(AfterEvent::begin()), |after| Some(after.next()))
+            .map_while(AfterEvent::wait)
+            .collect();
+        assert_eq!(looks.first(), Some(&LOOK_AGAIN_MIN));
+        assert!(looks.iter().sum::<Duration>() > Duration::from_millis(500) && looks.len() < 10, "{looks:?}");
+        assert_eq!(AfterEvent::default().wait(), None, "no event, no look");
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Usage;
+use super::cdc::Cdc;
+use super::consumers::Consumers;
 use crate::admin::SetupRequest;
 use crate::cloudquery::engine::Shard;
 use crate::config::{Config, MigrateMode, NodeConfig};
@@ -19,15 +21,23 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// How results are printed (to stdout).
-    #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORM")]
-    pub output: Output,
+    // Text, because `cdc` has an argument of this name that is something else.
+    #[arg(short, long, global = true, value_parser = ["table", "json"], default_value = "table", value_name = "FORM")]
+    pub output: String,
     /// What is logged (to stderr): error, warn, info, debug, trace, or a filter; goes before the configuration's.
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log_level: Option<String>,
 }
 
+impl Cli {
+    /// How results are printed.
+    pub fn form(&self) -> Output {
+        if self.output == "json" { Output::Json } else { Output::Table }
+    }
+}
+
 /// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// For people.
     Table,
@@ -64,6 +74,10 @@ pub enum Command {
     Doctor(Doctor),
     /// Sync CloudQuery sources into CloudQuery destinations, once.
     Sync(Sync),
+    /// Say every change of a database as an event: to stdout, or to a URL.
+    Cdc(Cdc),
+    /// See who reads a database's change log, and drop who does not come back.
+    Consumers(Consumers),
 }
 
 /// `twinlite replicate`.

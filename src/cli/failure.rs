@@ -5,6 +5,7 @@ use crate::apply::conflicts;
 use crate::capture;
 use crate::cloudquery::engine;
 use crate::config;
+use crate::events;
 use crate::model::Fault;
 use crate::sqlite;
 use crate::telemetry::logging;
@@ -33,6 +34,7 @@ pub(super) fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<config::Error>()
             || cause.is::<logging::Error>()
             || capture.is_some_and(|error| error.fault() == Fault::Usage)
+            || cause.downcast_ref::<events::Error>().is_some_and(|error| error.fault() == Fault::Usage)
             || cause.downcast_ref::<conflicts::Error>().is_some_and(|error| error.fault() == Fault::Usage)
             || cause.downcast_ref::<engine::Error>().is_some_and(|error| error.fault() == Fault::Usage)
     };

@@ -4,7 +4,9 @@
 //! found something. A failure is one line, `what: where: why`; a configuration's faults are a line each.
 
 pub mod args;
+pub mod cdc;
 mod conflicts;
+pub mod consumers;
 mod ddl;
 mod doctor;
 mod failure;
@@ -17,6 +19,7 @@ mod serve;
 mod setup;
 mod signal;
 pub mod status;
+mod status_events;
 mod sync;
 mod target;
 mod two_way;
@@ -80,6 +83,7 @@ fn execute(cli: Cli) -> anyhow::Result<Outcome> {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
+    let form = cli.form();
     match cli.command {
         Command::Replicate(args) => replicate::run(&args).await,
         Command::Run(args) => run::run(&args).await,
@@ -88,11 +92,13 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Teardown(args) => setup::teardown(&args).await,
         Command::Ddl(args) => ddl::ddl(&args).await,
         Command::Resync(args) => ddl::resync(&args).await,
-        Command::Conflicts(args) => conflicts::run(&args, cli.output).await,
+        Command::Conflicts(args) => conflicts::run(&args, form).await,
         Command::Sample(args) => sample::run(&args),
         Command::Serve(args) => serve::run(&args).await,
-        Command::Status(args) => status::run(&args, cli.output).await,
-        Command::Doctor(args) => doctor::run(&args, cli.output),
-        Command::Sync(args) => sync::run(&args, cli.output, cli.log_level.as_deref()).await,
+        Command::Status(args) => status::run(&args, form).await,
+        Command::Doctor(args) => doctor::run(&args, form),
+        Command::Cdc(args) => cdc::run(&args).await,
+        Command::Consumers(args) => consumers::run(&args, form).await,
+        Command::Sync(args) => sync::run(&args, form, cli.log_level.as_deref()).await,
     }
 }

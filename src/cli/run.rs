@@ -21,8 +21,6 @@ use crate::replicate::backoff::Backoff;
 pub async fn run(args: &args::Run) -> Result<Outcome> {
     let mut signal = Stop::listen()?;
     let config = args::config(&args.config)?;
-    let missing = config.not_built_yet();
-    anyhow::ensure!(missing.is_empty(), "{}", missing.join("; "));
     let stop = CancellationToken::new();
     let mut nodes = JoinSet::new();
     for node in config.nodes {

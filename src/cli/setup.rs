@@ -20,9 +20,11 @@ pub async fn setup(args: &Setup) -> Result<Outcome> {
         let request = Request::Setup(args.request());
         let take_over = args.take_over;
         owner_or_here(&target, request, move |maintainer| {
-            let taken = if take_over { maintainer.take_over()? } else { Vec::new() };
-            let installed = installed_lines(&maintainer.install()?);
-            Ok(taken.into_iter().chain(installed).collect())
+            let (taken, installed) = match take_over {
+                true => maintainer.take_over()?,
+                false => (Vec::new(), maintainer.install()?),
+            };
+            Ok(taken.into_iter().chain(installed_lines(&installed)).collect())
         })
         .await?;
     }
@@ -72,14 +74,12 @@ fn wanted(args: &Setup) -> Result<Vec<Target>> {
     }
     for target in &mut targets {
         check_globs(&target.database, &args.tables)?;
-        let CaptureOptions { selection, images, log_table, .. } = &mut target.options;
+        let CaptureOptions { selection, images, change_images, log_table, .. } = &mut target.options;
         if !args.tables.is_empty() || !args.skip_tables.is_empty() {
             *selection = super::args::selection(&args.tables, &args.skip_tables)?;
         }
-        match args.images.as_deref() {
-            Some("full") => *images = Images::Full,
-            Some(_) => *images = Images::Key,
-            None => {}
+        if let Some(wanted) = args.images.as_deref().and_then(Images::by_word) {
+            (*images, *change_images) = (wanted, true);
         }
         if let Some(name) = &args.log_table {
             log_table.clone_from(name);

@@ -9,7 +9,7 @@ use anyhow::Context;
 use rusqlite::Connection;
 
 use super::args::{Output, Status};
-use super::{Outcome, output};
+use super::{Outcome, output, status_events};
 use crate::admin::{self, Request};
 use crate::apply;
 use crate::config::NodeConfig;
@@ -79,6 +79,7 @@ pub fn offline(node: &NodeConfig) -> anyhow::Result<StatusReport> {
         },
         healthy: true,
         links: Vec::new(),
+        events: Vec::new(),
         tables: Vec::new(),
         log: None,
         conflicts: 0,
@@ -107,9 +108,9 @@ fn read_received(connection: &Connection, report: &mut StatusReport) -> rusqlite
         Ok(offline_link(name, Direction::Receive, position))
     })?;
     report.links.extend(links.collect::<rusqlite::Result<Vec<_>>>()?);
-    // What was copied to a CloudQuery destination is kept beside what was copied here.
+    // What was copied to a CloudQuery destination or an event consumer is kept beside what was copied here.
     let received = match store::table_exists(connection, "__cdc_consumers")? {
-        true => "WHERE peer NOT IN (SELECT peer FROM __cdc_consumers WHERE kind = 'cloudquery')",
+        true => "WHERE peer NOT IN (SELECT peer FROM __cdc_consumers WHERE kind <> 'link' AND peer IS NOT NULL)",
         false => "",
     };
     let mut tables = connection.prepare(&format!(
@@ -159,7 +160,7 @@ fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(
     })?;
     report.tables.extend(captured.collect::<rusqlite::Result<Vec<_>>>()?);
     report.tables.extend(skipped(connection)?);
-    let sql = "SELECT name, epoch, seq FROM __cdc_consumers WHERE peer IS NOT NULL ORDER BY name";
+    let sql = "SELECT name, epoch, seq FROM __cdc_consumers WHERE peer IS NOT NULL AND kind <> 'events' ORDER BY name";
     let mut consumers = connection.prepare(sql)?;
     let links = consumers.query_map([], |row| {
         let position = position(row.get(1)?, row.get(2)?);
@@ -168,6 +169,7 @@ fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(
         Ok(LinkReport { head: Some(head), changes_behind: behind, ..link })
     })?;
     report.links.extend(links.collect::<rusqlite::Result<Vec<_>>>()?);
+    report.events = status_events::offline(connection, head)?;
     Ok(())
 }
 
@@ -204,7 +206,10 @@ pub fn person(report: &StatusReport) -> String {
     for link in &report.links {
         text.push_str(&person_link(link));
     }
-    if report.links.is_empty() {
+    for events in &report.events {
+        text.push_str(&status_events::person(events));
+    }
+    if report.links.is_empty() && report.events.is_empty() {
         text.push_str("  no links\n");
     }
     if let Some(log) = report.log {
@@ -264,7 +269,7 @@ fn person_link(link: &LinkReport) -> String {
 }
 
 /// Hours, minutes and seconds, UTC: the standard library knows no time zones, and logs are in UTC too.
-fn time_of_day(ms: i64) -> String {
+pub(super) fn time_of_day(ms: i64) -> String {
     let seconds = ms.div_euclid(1_000).rem_euclid(86_400);
     format!("{:02}:{:02}:{:02} UTC", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }

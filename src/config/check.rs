@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use super::ConfigFault;
 use super::address::is_loopback;
+use super::events::{EventOutput, EventsConfig};
 use super::settings::{Config, Images, LinkConfig, NodeConfig, Policy, Seed};
 use crate::model::Selection;
 
 /// Names of tables of our own, which the log cannot have.
-const TAKEN: [&str; 7] = [
+const TAKEN: [&str; 8] = [
     "__cdc_meta",
     "__cdc_tables",
     "__cdc_consumers",
@@ -16,6 +17,7 @@ const TAKEN: [&str; 7] = [
     "__cdc_copies",
     "__cdc_received",
     "__cdc_conflicts",
+    "__cdc_taken_over",
 ];
 
 /// Every fault of the whole. Values that were faulty by themselves are empty here, and told already.
@@ -69,6 +71,35 @@ impl Check<'_> {
             }
             self.link(&key, link, node);
         }
+        if !node.events.is_empty() && node.capture.images == Images::Key {
+            self.fault(
+                "capture.images",
+                "is key, and `events` need the rows before and after: say full, or leave it out",
+            );
+        }
+        if !node.events.is_empty() && !node.links.is_empty() && !node.sends() {
+            self.fault(
+                "events",
+                "has nothing to say: this node only receives, and what comes from a peer is an event where it was made; put \
+                 it there",
+            );
+        }
+        for (at, events) in node.events.iter().enumerate() {
+            let key = format!("events[{at}]");
+            if !events.name.is_empty() && !names.insert(events.name.as_str()) {
+                let what = format!(
+                    "{:?} is already the name of a link or an output; each reads the log by its own",
+                    events.name
+                );
+                self.fault(&format!("{key}.name"), what);
+            }
+            self.events(&key, events);
+        }
+    }
+
+    fn events(&mut self, key: &str, events: &EventsConfig) {
+        self.name(&format!("{key}.name"), &events.name);
+        self.globs(&format!("{key}.tables"), &events.tables);
     }
 
     /// Which tables travel to a node is said where they are captured, or by its link.
@@ -182,6 +213,14 @@ impl Check<'_> {
                     self.fault(key, format!("{value:?} is used twice in this file"));
                 }
             }
+            let on_stdout = |events: &EventsConfig| matches!(events.output, EventOutput::Lines | EventOutput::Json);
+            for (at, _) in node.events.iter().enumerate().filter(|(_, events)| on_stdout(events)) {
+                if !taken.insert(("stdout", String::new())) {
+                    let what =
+                        "is a second one on stdout, where nobody could tell the two apart; one for the whole file";
+                    self.fault(&format!("events[{at}].output"), what);
+                }
+            }
         }
     }
 }
@@ -190,24 +229,5 @@ fn preferred(policy: &Policy) -> Option<&str> {
     match policy {
         Policy::LastWriteWins => None,
         Policy::Prefer(name) => Some(name),
-    }
-}
-
-impl Config {
-    /// What the configuration asks for that this version cannot do yet, a sentence each; a node refuses to start with
-    /// any.
-    pub fn not_built_yet(&self) -> Vec<String> {
-        self.nodes.iter().flat_map(NodeConfig::not_built_yet).collect()
-    }
-}
-
-impl NodeConfig {
-    /// See [`Config::not_built_yet`].
-    pub fn not_built_yet(&self) -> Vec<String> {
-        let mut missing = Vec::new();
-        if self.capture.images == Images::Full {
-            missing.push(format!("node {:?}: capture.images: full is not built yet; use key", self.name));
-        }
-        missing
     }
 }

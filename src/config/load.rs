@@ -116,7 +116,7 @@ impl Expansion<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Directions, MigrateMode, Policy, Seed};
+    use super::super::{BlobEncoding, Directions, EventOutput, EventsConfig, MigrateMode, OnGap, Policy, Seed};
     use super::*;
     use std::time::Duration;
 
@@ -263,6 +263,78 @@ mod tests {
         check("name: a\nspec: { connection_string: 'file:a?mode=ro' }", &[("spec.connection_string", "parameters")]);
     }
 
+    fn events(keys: &str) -> String {
+        format!("{MINIMAL}events: [{{ name: hook, {keys} }}]")
+    }
+
+    #[test]
+    fn outputs_of_events_are_read_with_their_secrets_from_elsewhere() {
+        let text = events(
+            "output: 'https://example.org/h?k=v', tables: [a, 'b_*'], headers: { X-A: 'one ${TOKEN}', x-b: '2' }, \
+             retry_for: 5m, timeout: 250ms, batch_size: 7, bootstrap: on, on_gap: stop, blob_encoding: base64, subseconds: off",
+        );
+        let node = read(&text, &[("TOKEN", "s3cret")]).expect("valid").nodes.remove(0);
+        assert!(node.captures() && !node.sends() && !node.merges());
+        assert!(!format!("{node:?}").contains("s3cret"), "a secret is not shown by accident");
+        let hook = &node.events[0];
+        let headers: Vec<_> =
+            hook.headers.iter().map(|header| (header.name.as_str(), header.value.as_bytes())).collect();
+        assert_eq!(headers, [("x-a", b"one s3cret".as_slice()), ("x-b", b"2")]);
+        assert_eq!((hook.retry_for, hook.timeout), (Some(Duration::from_secs(300)), Duration::from_millis(250)));
+        assert_eq!((hook.batch_size, hook.bootstrap, hook.subseconds), (7, true, false));
+        assert!(hook.selection().has("B_1") && !hook.selection().has("c"));
+        assert_eq!((hook.on_gap, hook.blob_encoding), (OnGap::Stop, BlobEncoding::Base64));
+        let plain = read(&events("output: json"), &[]).expect("valid").nodes.remove(0).events.remove(0);
+        assert_eq!(plain, EventsConfig::defaults("hook", EventOutput::Json));
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_output_of_events_is_said_at_once() {
+        check(
+            &events(
+                "output: 'ftp://x', batch_size: 0, on_gap: skip, headers: { a: [], Host: x, 'b c': d }, tables: ['['], to: x",
+            ),
+            &[
+                ("events[0].output", "wants -, json, or a URL"),
+                ("events[0].batch_size", "from 1"),
+                ("events[0].on_gap", "resync, stop"),
+                ("events[0].headers.a", "wants a word"),
+                ("events[0].headers.Host", "set by Twinlite"),
+                ("events[0].headers.b c", "no name"),
+                ("events[0].tables[0]", "glob"),
+                ("events[0].to", "unknown key"),
+            ],
+        );
+        check(
+            &events("output: '-', headers: { a: b }, timeout: 1s, retry_for: 1s, blob_encoding: hex"),
+            &[
+                ("events[0].headers", "is a URL"),
+                ("events[0].timeout", "is a URL"),
+                ("events[0].retry_for", "is a URL"),
+                ("events[0].blob_encoding", "says none"),
+            ],
+        );
+        let mirror = format!("{}\nlinks: [{{ name: b, directions: receive, peer: 'b:1' }}]", events("output: json"));
+        check(&mirror, &[("events", "only receives")]);
+        check(
+            &format!("{}\ncapture: {{ images: key }}", events("output: json")),
+            &[("capture.images", "the rows before and after")],
+        );
+        check(&format!("{MINIMAL}events: [{{}}]"), &[("events[0].name", "missing"), ("events[0].output", "missing")]);
+        let several = format!(
+            "{MINIMAL}listen: 127.0.0.1:1\nlinks: [{{ name: b, directions: send }}]\nevents: [{{ name: b, output: json }}, \
+             {{ name: c, output: '-' }}, {{ name: c, output: 'http://x' }}]"
+        );
+        check(
+            &several,
+            &[
+                ("events[0].name", "already"),
+                ("events[2].name", "already"),
+                ("events[1].output", "a second one on stdout"),
+            ],
+        );
+    }
+
     #[test]
     fn listening_beyond_loopback_has_to_be_said_out_loud() {
         let open = format!("{MINIMAL}listen: 0.0.0.0:1\nadmin: {{ listen: '0.0.0.0:2' }}\n");
@@ -319,11 +391,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_yet_is_refused_and_not_ignored() {
-        let images = format!("{}\ncapture: {{ images: full }}", link("directions: send"));
-        let missing = read(&images, &[]).expect("valid").not_built_yet();
-        assert!(missing.iter().any(|sentence| sentence.contains("images: full")), "{missing:#?}");
-        assert!(read(&link("directions: both"), &[]).expect("valid").not_built_yet().is_empty());
+    fn images_are_those_of_keys_unless_they_are_full() {
+        let images = |capture: &str| {
+            let text = format!("{}\n{capture}", link("directions: send"));
+            read(&text, &[]).expect("valid").nodes[0].capture.images
+        };
+        use crate::config::Images;
+        assert_eq!(images(""), Images::Key);
+        assert_eq!(images("capture: { images: full }"), Images::Full);
+        assert_eq!(images("events: [{ name: e, output: json }]"), Images::Full, "events have images");
     }
 
     #[test]
@@ -331,7 +407,6 @@ mod tests {
         let source = parse(include_str!("../../config/source.yaml"), "source.yaml", &BTreeMap::new()).expect("valid");
         let replica =
             parse(include_str!("../../config/replica.yaml"), "replica.yaml", &BTreeMap::new()).expect("valid");
-        assert!(source.not_built_yet().is_empty() && replica.not_built_yet().is_empty());
         let (source, replica) = (&source.nodes[0], &replica.nodes[0]);
         assert_eq!((&source.links[0].name, &replica.links[0].name), (&replica.name, &source.name));
         assert_eq!(replica.links[0].peer.as_deref(), Some("source:7745"));
@@ -375,11 +450,11 @@ mod tests {
         let lines: Vec<&str> = REFERENCE.lines().collect();
         let mut compared = 0;
         for Line { at, key, comment } in reference_lines() {
-            if !comment.contains("default") || comment.contains("no default") || key == "links" {
+            if !comment.contains("default") || comment.contains("no default") || key == "links" || key == "events" {
                 continue;
             }
-            if key == "policy_tables" {
-                continue; // Its default is nothing, which is shown by an example.
+            if key == "policy_tables" || key == "headers" {
+                continue; // The default is nothing, which is shown by an example.
             }
             let without = [&lines[..at], &lines[at + 1..]].concat().join("\n");
             let found = read(&without, &[]).unwrap_or_else(|error| panic!("without {key}: {error}"));

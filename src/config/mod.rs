@@ -7,6 +7,7 @@
 
 mod address;
 mod check;
+mod events;
 mod expand;
 mod load;
 mod read;
@@ -22,6 +23,9 @@ use thiserror::Error;
 use crate::model::Fault;
 
 pub use address::is_loopback;
+pub use events::{
+    BlobEncoding, EVENT_BATCH_SIZE, EventOutput, EventsConfig, Header, HttpUrl, ID_HEADER, OnGap, WEBHOOK_TIMEOUT,
+};
 pub use load::{load, parse};
 pub use settings::{
     CaptureConfig, Compression, Config, Directions, Images, LOG_TABLE, LinkConfig, LogConfig, LogFormat, MigrateMode,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::events::events;
 use super::section::Section;
 use super::settings::{
     CaptureConfig, Compression, Config, Directions, Images, LinkConfig, LogConfig, LogFormat, MigrateMode, NodeConfig,
@@ -33,7 +34,8 @@ pub(super) fn config(mut root: Section<'_>) -> Config {
     if nodes.is_empty() {
         root.fault("nodes", "names no node; give at least one");
     }
-    let also = root.names().into_iter().any(|name| name == "name" || name == "spec" || name == "links");
+    let also =
+        root.names().into_iter().any(|name| name == "name" || name == "spec" || name == "links" || name == "events");
     if also {
         root.fault("nodes", "stands beside keys of a single node; move those into the list");
     }
@@ -56,7 +58,11 @@ fn log(mut section: Section<'_>) -> LogConfig {
 fn node(mut section: Section<'_>) -> NodeConfig {
     let name = section.required("name", "this node's name, by which its peers know it");
     let database = database(section.section("spec"));
-    let defaults = NodeConfig::defaults(name, database);
+    let events: Vec<_> = section.sections("events").into_iter().map(events).collect();
+    let mut defaults = NodeConfig::defaults(name, database);
+    if !events.is_empty() {
+        defaults.capture.images = Images::Full;
+    }
     let rows = |section: &mut Section<'_>, key, max, default: usize| {
         section.count(key, 1..=max).map_or(default, |rows| usize::try_from(rows).unwrap_or(usize::MAX))
     };
@@ -64,7 +70,7 @@ fn node(mut section: Section<'_>) -> NodeConfig {
         listen: section.address("listen"),
         tables: section.texts("tables").unwrap_or(defaults.tables),
         skip_tables: section.texts("skip_tables").unwrap_or(defaults.skip_tables),
-        capture: capture(section.section("capture")),
+        capture: capture(section.section("capture"), defaults.capture),
         batch_size: rows(&mut section, "batch_size", ROWS_MAX, defaults.batch_size),
         batch_size_bytes: section
             .size("batch_size_bytes", 1..=BATCH_BYTES_MAX)
@@ -73,6 +79,7 @@ fn node(mut section: Section<'_>) -> NodeConfig {
         snapshot_rows: rows(&mut section, "snapshot_rows", ROWS_MAX, defaults.snapshot_rows),
         grace: section.duration("grace", Duration::ZERO..=Duration::from_secs(3_600)).unwrap_or(defaults.grace),
         links: section.sections("links").into_iter().map(link).collect(),
+        events,
         admin_listen: listen(section.section("admin")),
         cloudquery_listen: listen(section.section("cloudquery")),
         spool_dir: section.text("spool_dir").map(PathBuf::from),
@@ -137,8 +144,7 @@ fn decoded(path: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn capture(mut section: Section<'_>) -> CaptureConfig {
-    let defaults = CaptureConfig::default();
+fn capture(mut section: Section<'_>, defaults: CaptureConfig) -> CaptureConfig {
     let capture = CaptureConfig {
         images: section.word("images", &[("key", Images::Key), ("full", Images::Full)]).unwrap_or(defaults.images),
         retention: retention(section.section("retention")),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::events::EventsConfig;
 use crate::model::{SchemaKinds, Selection};
 
 /// The name of the change log where none is configured.
@@ -71,6 +72,8 @@ pub struct NodeConfig {
     pub grace: Duration,
     /// The links to its peers.
     pub links: Vec<LinkConfig>,
+    /// The outputs of events.
+    pub events: Vec<EventsConfig>,
     /// Where `/status.json`, `/live` and `/ready` are served: `host:port`. `None`: nowhere.
     pub admin_listen: Option<String>,
     /// Where CloudQuery's plugin protocol is served. `None`: nowhere.
@@ -97,6 +100,7 @@ impl NodeConfig {
             snapshot_rows: 10_000,
             grace: Duration::from_secs(10),
             links: Vec::new(),
+            events: Vec::new(),
             admin_listen: None,
             cloudquery_listen: None,
             spool_dir: None,
@@ -112,14 +116,19 @@ impl NodeConfig {
         Selection::new(&self.tables, &self.skip_tables).expect("globs were validated")
     }
 
-    /// Whether any link sends, so that the database has to be captured.
+    /// Whether any link sends or any output wants events, so that the database has to be captured.
     pub fn captures(&self) -> bool {
+        !self.events.is_empty() || self.sends()
+    }
+
+    /// Whether any link sends.
+    pub fn sends(&self) -> bool {
         self.links.iter().any(|link| link.directions.sends())
     }
 
     /// Whether changes of peers are merged here: they come, and what is here goes to somebody too.
     pub fn merges(&self) -> bool {
-        self.captures() && self.links.iter().any(|link| link.directions.receives())
+        self.sends() && self.links.iter().any(|link| link.directions.receives())
     }
 
     /// Where windows that do not fit into memory wait.

@@ -20,7 +20,7 @@ pub use event::{Changes, Event, EventTable, Operation};
 pub use fault::{Fault, Trouble};
 pub use key::{Collation, Key, NormalKey};
 pub use position::{Checkpoint, Epoch, NodeId, Position};
-pub use progress::{CopyState, TableProgress};
+pub use progress::{CopyState, CopyingBack, TableProgress};
 pub use selection::{SchemaKinds, Selection};
 pub use table::{Affinity, Column, Generated, Index, IndexColumn, IndexOrigin, KeyShape, TableId, TableSchema};
 pub use value::Value;

@@ -26,3 +26,16 @@ pub struct TableProgress {
     /// Whether this copy replaces history that is lost (cut off, drift, seed), so that contradictions are recorded.
     pub lost_history: bool,
 }
+
+/// Where both ends write: whether a copy from here to the peer whose rows come in may be under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyingBack {
+    /// None.
+    No,
+    /// One that somebody asked for, and that nothing was sent of. A copy that replaces lost history goes before it, so the
+    /// two do not cross.
+    Waits,
+    /// The two may cross, and swap what both ends have: what the peer's changes here must be said as our own.
+    #[default]
+    UnderWay,
+}

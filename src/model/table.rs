@@ -185,6 +185,26 @@ impl TableSchema {
         self.key_columns().iter().map(|(name, _)| place(name)).collect()
     }
 
+    /// All columns of a row for somebody who looks at it: the rowid first where it is the key, then every column,
+    /// generated ones too.
+    pub fn all_columns(&self) -> Vec<&str> {
+        let rowid = match &self.key {
+            KeyShape::Rowid { name } => Some(*name),
+            KeyShape::RowidAlias { .. } | KeyShape::Columns { .. } | KeyShape::None => None,
+        };
+        rowid.into_iter().chain(self.columns.iter().map(|column| column.name.as_str())).collect()
+    }
+
+    /// Where in [`Self::all_columns`] each key column is, in the key's order.
+    pub fn key_in_all(&self) -> Vec<usize> {
+        match &self.key {
+            KeyShape::Rowid { .. } => vec![0],
+            KeyShape::RowidAlias { column } => vec![*column],
+            KeyShape::Columns { columns } => columns.iter().map(|(column, _)| *column).collect(),
+            KeyShape::None => Vec::new(),
+        }
+    }
+
     /// The key out of a row in wire order.
     pub fn key_of(&self, row: &[Value]) -> super::Key {
         super::Key(self.key_in_wire().into_iter().map(|place| row[place].clone()).collect())

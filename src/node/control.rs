@@ -67,6 +67,16 @@ async fn answer(parts: &Parts, request: Request) -> Response {
         Request::Ddl { sql } => {
             with_maintainer(parts, move |maintainer| Ok(reconciled_lines(&maintainer.run_ddl(&sql)?))).await
         }
+        Request::DropConsumers { names } => {
+            let dropped = names.clone();
+            let work = move |maintainer: &mut Maintainer| Ok(maintainer.drop_consumers(&dropped)?);
+            let response = with_maintainer(parts, work).await;
+            if let Some(feed) = parts.feed.as_ref().filter(|_| response.ok) {
+                feed.acknowledger().forget(&names);
+            }
+            response
+        }
+        Request::MakeRoom => Response::failed(vec!["a node owns this database, and stays".to_owned()]),
     }
 }
 

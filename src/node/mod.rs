@@ -7,6 +7,7 @@
 mod cloudquery;
 mod conflicts;
 mod control;
+mod events;
 mod foreign_keys;
 mod listener;
 mod open;

@@ -159,6 +159,7 @@ pub fn capture_options(config: &NodeConfig) -> CaptureOptions {
             config::Images::Key => capture::Images::Key,
             config::Images::Full => capture::Images::Full,
         },
+        change_images: false,
         log_table: config.capture.log_table.clone(),
         two_way: config.merges(),
         keep_all: config.merges() && config.links.iter().any(|link| !link.directions.sends()),

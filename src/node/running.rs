@@ -21,7 +21,7 @@ use crate::replicate::session::{End, LinkSettings};
 use crate::sqlite::Db;
 use crate::telemetry::{Board, Direction, LinkHandle};
 
-use super::{Opened, cloudquery, control, foreign_keys, listener, open, upkeep};
+use super::{Opened, cloudquery, control, events, foreign_keys, listener, open, upkeep};
 
 /// What a node needs besides its config.
 #[derive(Clone)]
@@ -101,7 +101,7 @@ impl Node {
     pub async fn start(config: NodeConfig, surroundings: &Surroundings) -> Result<Self> {
         let config = Arc::new(config);
         let board = Board::new(&config.name, &config.database.display().to_string(), Arc::clone(&surroundings.clock));
-        let owner = Owner::acquire(&config.database)?;
+        let owner = admin::own(&config.database).await?;
         // Before anything is put into the database: a port that is taken leaves nothing behind.
         let sockets = Sockets::bind(&config).await?;
         let opened =
@@ -131,6 +131,7 @@ impl Node {
                 }
             });
         }
+        events::start(&parts, &mut tasks)?;
         foreign_keys::start(&parts, &mut tasks);
         if let Some(feed) = &parts.feed {
             upkeep::start(&parts, feed, opened.wake, &mut tasks);

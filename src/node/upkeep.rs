@@ -7,9 +7,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::{Ended, Parts};
+use super::{Ended, Parts, capture_options};
+use crate::capture::is_large;
 use crate::capture::reader::LogReader;
-use crate::capture::wake::Wake;
+use crate::capture::wake::{AfterEvent, Wake};
 use crate::replicate::feed::{Feed, Ticker};
 
 /// How often the log is looked at. A prune needs a second of quiet, so this is also how quiet is told.
@@ -17,11 +18,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Entries that consumers have acknowledged and that are worth a write of ours even while the application is busy: the
 /// log would grow by some 30 MiB otherwise.
 const PRUNE_BUSY_AT_ENTRIES: i64 = 500_000;
-
-/// When the database is looked at again after an event, first and last: from what a sync takes on a fast disk to what it
-/// takes on a slow one that is busy.
-const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
-const LOOK_AGAIN_MAX: Duration = Duration::from_millis(256);
 
 /// Starts the tasks.
 pub(super) fn start(
@@ -56,29 +52,9 @@ pub(super) async fn watch_file(parts: Parts) {
     }
 }
 
-/// The looks that follow an event.
-#[derive(Clone, Copy, Debug, Default)]
-struct AfterEvent(Option<Duration>);
-
-impl AfterEvent {
-    fn begin() -> Self {
-        Self(Some(LOOK_AGAIN_MIN))
-    }
-
-    /// How long until the next one; `None` where there is none.
-    fn wait(self) -> Option<Duration> {
-        self.0
-    }
-
-    fn next(self) -> Self {
-        Self(self.0.map(|wait| wait * 2).filter(|wait| *wait <= LOOK_AGAIN_MAX))
-    }
-}
-
 /// Turns file-system events into ticks, where a commit stands behind them.
 ///
-/// SQLite writes the WAL first, then syncs it, and only then lets others see the commit, of which no event tells. So after
-/// an event the database is looked at again for a while, ever more seldom.
+/// After an event the database is looked at again for a while ([`AfterEvent`]).
 async fn notice(parts: Parts, feed: Arc<Feed<LogReader>>, mut wake: Wake, changed: watch::Sender<u64>) {
     let changed = Arc::new(Ticker::new(changed));
     let mut after = AfterEvent::default();
@@ -136,10 +112,7 @@ async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), 
     let acknowledged: Vec<(String, i64)> =
         feed.acknowledged().borrow().iter().map(|(consumer, seq)| (consumer.clone(), *seq)).collect();
     let done = acknowledged.iter().map(|(_, seq)| *seq).min().unwrap_or(0) - state.oldest;
-    let retention = parts.config.capture.retention;
-    // Half full is large: past its bound the triggers stop, and nobody but us would notice.
-    let entries = u64::try_from(state.head.position.seq - state.oldest).unwrap_or(0);
-    let large = entries > retention.rows / 2 || state.bytes > retention.size_bytes / 2;
+    let large = is_large(&state, &capture_options(&parts.config).retention);
     if !(quiet || large || done > PRUNE_BUSY_AT_ENTRIES) {
         return Ok(());
     }
@@ -166,20 +139,5 @@ async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), 
         if !pruned.more || parts.stop.is_cancelled() {
             return Ok(());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_commit_that_shows_half_a_second_after_its_event_is_seen_and_then_nobody_looks_any_more() {
-        let looks: Vec<Duration> = std::iter::successors(Some(AfterEvent::begin()), |after| Some(after.next()))
-            .map_while(AfterEvent::wait)
-            .collect();
-        assert_eq!(looks.first(), Some(&LOOK_AGAIN_MIN));
-        assert!(looks.iter().sum::<Duration>() > Duration::from_millis(500) && looks.len() < 10, "{looks:?}");
-        assert_eq!(AfterEvent::default().wait(), None, "no event, no look");
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::capture::source::{CatalogTable, Copied, CopyHow, CopyStep};
 use crate::link::HeldTable;
-use crate::model::{CopyState, Key, RangeMode, TableId};
+use crate::model::{CopyState, CopyingBack, Key, RangeMode, TableId};
 
 /// Bounds of one range.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +177,9 @@ impl Copies {
     /// What the next window may carry of a copy, if anything can go on.
     pub fn step(&self, bounds: RangeBounds) -> Option<CopyStep> {
         let ready = |copy: &&TableCopy| copy.wanted.is_some() || copy.asked.is_none();
-        let (table, copy) = self.known.iter().find_map(|(table, copy)| Some((*table, copy.as_ref().filter(ready)?)))?;
+        let all = self.known.iter().filter_map(|(table, copy)| Some((*table, copy.as_ref().filter(ready)?)));
+        // What replaces lost history first: a repair may wait for the peer's own such copies, which may wait for these.
+        let (table, copy) = all.min_by_key(|(_, copy)| !copy.lost_history)?;
         let wanted = copy.wanted.as_ref();
         let how = match (wanted, copy.by_digest) {
             (Some(_), _) | (None, false) => CopyHow::Rows,
@@ -235,7 +237,8 @@ impl Copies {
             return;
         }
         if low.is_none() {
-            *slot = Some(if self.manner == Manner::Merged { TableCopy::of_repair() } else { TableCopy::of_lost() });
+            let replaces_lost = self.manner == Manner::Mirrored || slot.as_ref().is_some_and(|copy| copy.lost_history);
+            *slot = Some(if replaces_lost { TableCopy::of_lost() } else { TableCopy::of_repair() });
         }
     }
 
@@ -253,6 +256,16 @@ impl Copies {
             } else {
                 copy.after = asked.high;
             }
+        }
+    }
+
+    /// What an applier of the peer's ranges must know of these.
+    pub fn back(&self) -> CopyingBack {
+        let crosses = |copy: &TableCopy| copy.lost_history || copy.after.is_some() || copy.asked.is_some();
+        match self.known.values().flatten().map(crosses).max() {
+            None => CopyingBack::No,
+            Some(false) => CopyingBack::Waits,
+            Some(true) => CopyingBack::UnderWay,
         }
     }
 
@@ -373,6 +386,36 @@ mod tests {
         let mut copies = Copies::new(&[held(CopyState::Done, false)], false, Manner::Mirrored);
         copies.need(T, None, None);
         assert!(matches!(copies.step(BOUNDS).expect("a step").how, CopyHow::DigestUnlessSmall));
+    }
+
+    /// Both ends had asked for one table and lost the history of another: each waited with the repair for the other's copy.
+    #[test]
+    fn what_replaces_lost_history_goes_before_a_repair() {
+        let (repair, lost) = (TableId(1), TableId(2));
+        let held = |table| HeldTable {
+            progress: TableProgress { table, state: CopyState::Done, lost_history: false },
+            name: "t".to_owned(),
+            rows: 0,
+        };
+        let mut copies = Copies::new(&[held(repair), held(lost)], false, Manner::Merged);
+        copies.need(repair, None, None);
+        assert!(!copies.step(BOUNDS).expect("a step").lost_history, "what is asked for between writers is a repair");
+        copies.mark(&[lost], &[]);
+        assert_eq!(copies.step(BOUNDS).expect("a step").table, lost);
+        copies.need(lost, None, None);
+        assert!(copies.step(BOUNDS).expect("a step").lost_history, "asked for again it still replaces lost history");
+    }
+
+    #[test]
+    fn a_repair_that_nothing_was_sent_of_waits_and_any_other_copy_is_under_way() {
+        let mut copies = Copies::new(&[held(CopyState::Done, false)], false, Manner::Merged);
+        assert_eq!(copies.back(), CopyingBack::No);
+        copies.mark(&[], &[T]);
+        assert_eq!(copies.back(), CopyingBack::Waits);
+        copies.sent(1, None, &copied(Some(key(2)), true));
+        assert_eq!(copies.back(), CopyingBack::UnderWay, "its digest may be answered");
+        let lost = Copies::new(&[held(CopyState::Done, false)], true, Manner::Merged);
+        assert_eq!(lost.back(), CopyingBack::UnderWay);
     }
 
     #[test]

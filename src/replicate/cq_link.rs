@@ -20,6 +20,7 @@ use super::Error;
 use super::backoff::Backoff;
 use super::cq_source::{Outflow, OutflowOptions, OutflowStart, Outlet, Said};
 use super::feed::Feed;
+use crate::capture::consumers::CLOUDQUERY;
 use crate::capture::source::ChangeSource;
 use crate::capture::{self, GivenTable, Maintainer};
 use crate::cloudquery::client::{Address, PluginClient, WriteSession};
@@ -234,7 +235,7 @@ impl<'a, S: ChangeSource> Session<'a, S> {
         let Some((at, given)) = self.unnoted.take() else { return Ok(()) };
         let (name, id, clock) = (self.link.name.clone(), self.id, Arc::clone(&self.link.clock));
         let note = move |maintainer: &mut Maintainer| {
-            capture::note_progress(maintainer.connection_mut(), &name, (id, at.position, &given), &*clock)
+            capture::note_progress(maintainer.connection_mut(), (&name, CLOUDQUERY), (id, at.position, &given), &*clock)
         };
         self.link.feed.maintainer().call(note).await??;
         self.noted_at = Instant::now();

@@ -190,6 +190,11 @@ impl Acknowledger {
     pub fn acknowledge(&self, consumer: &str, seq: i64) {
         self.0.send_modify(|all| *all.entry(consumer.to_owned()).or_default() = seq);
     }
+
+    /// What these have acknowledged counts no more, until they acknowledge again.
+    pub fn forget(&self, consumers: &[String]) {
+        self.0.send_modify(|all| all.retain(|name, _| !consumers.contains(name)));
+    }
 }
 
 /// The reader of one database, shared by its links.

@@ -15,7 +15,7 @@ use super::feed::Acknowledger;
 use super::sender::{SenderState, WINDOWS_IN_FLIGHT_MAX};
 use crate::apply::{Applied, Applier, HeldTable, LinkRules, Recorded, SourceError, TableStatus, Window};
 use crate::link::{Ack, Begin, Commit, Frame, FrameSink, Need, Spool, Spooled};
-use crate::model::{Clock, CopyState, NodeId, TableId, WindowItem};
+use crate::model::{Clock, CopyState, CopyingBack, NodeId, TableId, WindowItem};
 use crate::sqlite::Db;
 use crate::telemetry::failpoint;
 use crate::telemetry::{LinkHandle, LinkState, TableReport, TableState};
@@ -178,7 +178,11 @@ impl Receiver {
     async fn apply_blocking(&self, arrived: Arrived) -> Result<Applied, Error> {
         let (peer, peer_name, rules) = (self.peer, self.peer_name.clone(), Arc::clone(&self.rules));
         // Two copies that cross would swap what both ends have, if neither said what the other's changed here.
-        let copying_back = self.sent.as_ref().is_some_and(|sent| !sent.borrow().copied || sent.borrow().served);
+        let copying_back = match self.sent.as_ref().map(|sent| *sent.borrow()) {
+            None => CopyingBack::No,
+            Some(sent) if sent.served => CopyingBack::UnderWay,
+            Some(sent) => sent.back,
+        };
         let now_ms = self.clock.now_ms();
         let work = move |applier: &mut Applier| {
             let Arrived { begin, items, commit, copy: _ } = arrived;

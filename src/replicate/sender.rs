@@ -17,7 +17,7 @@ use super::feed::{Feed, Next, SharedWindow};
 use crate::capture::source::{ChangeSource, CopyStep, ReadRequest, TwoWay};
 use crate::codec::Compression;
 use crate::link::{Ack, Begin, Commit, Frame, FrameSink, HeldTable, Hello, Need};
-use crate::model::{Checkpoint, Position, RangeMode, SchemaKinds, Selection};
+use crate::model::{Checkpoint, CopyingBack, Position, RangeMode, SchemaKinds, Selection};
 use crate::telemetry::failpoint;
 
 /// Unacknowledged bytes at most: enough to fill a fast link for longer than a round trip, and what a receiver that
@@ -121,6 +121,8 @@ pub struct SenderState {
     pub behind_since_ms: Option<i64>,
     /// Whether every table is copied, as far as this end knows.
     pub copied: bool,
+    /// What that means for what the peer copies here.
+    pub back: CopyingBack,
     /// Whether any piece of a copy was sent in this session. The peer may have sent its own before that came.
     pub served: bool,
 }
@@ -247,6 +249,7 @@ impl<S: ChangeSource> Sender<S> {
 
     /// Reads and sends one window. Returns whether there may be more to read at once.
     async fn send_next(&mut self, step: Option<CopyStep>) -> Result<bool, Error> {
+        let served_before = self.state.borrow().served;
         if step.is_some() {
             self.note_copying();
         }
@@ -258,6 +261,7 @@ impl<S: ChangeSource> Sender<S> {
                 self.note(|state| (state.head, state.seen) = (quiet.head, quiet.seen));
                 self.yielding = quiet.yielded;
                 if quiet.yielded {
+                    self.note(|state| state.served = served_before);
                     return Ok(false);
                 }
                 // Or it would be asked for again at once, and again.
@@ -368,12 +372,12 @@ impl<S: ChangeSource> Sender<S> {
 
     fn note_in_flight(&mut self) {
         let behind_since_ms = self.in_flight.iter().find_map(|window| window.first_ts_ms);
-        let copied = self.copies.done();
+        let (copied, back) = (self.copies.done(), self.copies.back());
         let bytes = self.in_flight.iter().map(|window| window.bytes).sum();
         self.feed.board().metrics().bytes_in_flight.set(bytes);
         self.note(|state| {
             state.behind_since_ms = behind_since_ms;
-            state.copied = copied;
+            (state.copied, state.back) = (copied, back);
         });
     }
 

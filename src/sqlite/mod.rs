@@ -10,6 +10,7 @@ pub mod ddl;
 mod error;
 pub mod generations;
 pub mod lexer;
+mod log_op;
 mod open;
 pub mod quote;
 pub mod range_sql;
@@ -20,6 +21,7 @@ mod value;
 
 pub use db::{Closed, Db};
 pub use error::{Error, advice, is_refusal, said, still_in_transaction};
+pub use log_op::LogOp;
 pub use open::{BUSY_TIMEOUT, Company, Role, in_memory, in_memory_as, look, open};
 pub use quote::{ident, literal};
 pub use value::{Bind, borrowed, value_of};

@@ -23,6 +23,8 @@ use crate::model::{Collation, Key, KeyShape, TableSchema, Value};
 pub enum Cells {
     /// `TableSchema::wire_columns`.
     Wire,
+    /// `TableSchema::all_columns`.
+    All,
     /// The key's columns, in the key's order.
     Key,
 }
@@ -45,6 +47,7 @@ impl RangeQuery {
         debug_assert!(low.into_iter().chain(high).all(|key| key.0.len() == key_columns.len()));
         let (selected, key_places) = match cells {
             Cells::Wire => (select(table, &table.wire_columns()), table.key_in_wire()),
+            Cells::All => (select(table, &table.all_columns()), table.key_in_all()),
             Cells::Key => {
                 let names: Vec<&str> = key_columns.iter().map(|(name, _)| *name).collect();
                 (select(table, &names), (0..names.len()).collect())

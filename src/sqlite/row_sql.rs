@@ -155,7 +155,16 @@ pub struct KeyQuery {
 impl KeyQuery {
     /// For the table's wire columns. The table has a key, as every captured table does.
     pub fn new(table: &TableSchema) -> Self {
-        let selected = select(table, &table.wire_columns());
+        Self::reading(table, &table.wire_columns())
+    }
+
+    /// For `TableSchema::all_columns`, generated ones too.
+    pub fn of_all(table: &TableSchema) -> Self {
+        Self::reading(table, &table.all_columns())
+    }
+
+    fn reading(table: &TableSchema, columns: &[&str]) -> Self {
+        let selected = select(table, columns);
         let condition = |operator: &str| {
             let compare = |(place, name): (usize, String)| format!("{name} {operator} {}", place_of(table, place));
             let names = table.key_columns().into_iter().map(|(name, _)| ident(name)).enumerate();

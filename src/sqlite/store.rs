@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS __cdc_conflicts(
 pub const CAPTURE_TABLES: &str = "
 CREATE TABLE IF NOT EXISTS __cdc_tables(
   id INTEGER PRIMARY KEY, name TEXT NOT NULL, replaces INTEGER, columns TEXT NOT NULL, key TEXT NOT NULL,
-  ddl TEXT NOT NULL, indexes TEXT NOT NULL, dropped INTEGER NOT NULL DEFAULT 0);
+  ddl TEXT NOT NULL, indexes TEXT NOT NULL, dropped INTEGER NOT NULL DEFAULT 0,
+  images TEXT NOT NULL DEFAULT 'key');
 CREATE TABLE IF NOT EXISTS __cdc_consumers(
   name TEXT PRIMARY KEY, kind TEXT NOT NULL, peer INTEGER, epoch INTEGER, seq INTEGER, at INTEGER,
   cut_off INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
@@ -59,6 +60,8 @@ pub mod meta_key {
     pub const CAPTURE_LIMIT: &str = "capture_limit";
     /// Text: the log's name.
     pub const LOG_TABLE: &str = "log_table";
+    /// Text, JSON: what bounds the log, as it was said last: `{"age_ms", "rows", "size_bytes"}`.
+    pub const RETENTION: &str = "retention";
     /// Text: `key` or `full`.
     pub const IMAGES: &str = "images";
     /// Integer: `PRAGMA schema_version` that the triggers were last compared at.

@@ -26,9 +26,17 @@ pub const SNAPSHOT_AFTER_RANGE_READ: &str = "snapshot_after_range_read";
 pub const SNAPSHOT_AFTER_RANGE_SENT: &str = "snapshot_after_range_sent";
 /// A range of a copy was applied and committed.
 pub const SNAPSHOT_AFTER_RANGE_APPLIED: &str = "snapshot_after_range_applied";
+/// A batch of events is about to be handed over.
+pub const EVENTS_BEFORE_BATCH: &str = "events_before_batch";
+/// A batch of events was taken, and that is not noted yet.
+pub const EVENTS_AFTER_BATCH: &str = "events_after_batch";
+/// How far an event consumer is is about to be written.
+pub const EVENTS_BEFORE_NOTE: &str = "events_before_note";
+/// How far an event consumer is was committed.
+pub const EVENTS_AFTER_NOTE: &str = "events_after_note";
 
 /// Every failpoint.
-pub const ALL: [&str; 10] = [
+pub const ALL: [&str; 14] = [
     CAPTURE_AFTER_READ,
     LINK_AFTER_SEND,
     APPLY_BEFORE_COMMIT,
@@ -39,6 +47,10 @@ pub const ALL: [&str; 10] = [
     SNAPSHOT_AFTER_RANGE_READ,
     SNAPSHOT_AFTER_RANGE_SENT,
     SNAPSHOT_AFTER_RANGE_APPLIED,
+    EVENTS_BEFORE_BATCH,
+    EVENTS_AFTER_BATCH,
+    EVENTS_BEFORE_NOTE,
+    EVENTS_AFTER_NOTE,
 ];
 
 /// The environment variable that arms one failpoint.

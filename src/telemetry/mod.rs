@@ -6,6 +6,7 @@ mod copying;
 pub mod failpoint;
 pub mod logging;
 pub mod metrics;
+mod outputs;
 pub mod plugin_log;
 pub mod report;
 pub mod status;
@@ -13,8 +14,9 @@ pub mod status;
 mod status_tests;
 
 pub use metrics::Metrics;
+pub use outputs::EventsHandle;
 pub use report::{
-    BROKEN_SHOWN_MAX, BrokenReport, Direction, LinkReport, LinkState, LogReport, NodeReport, PositionReport,
-    StatusReport, TableReport, TableState,
+    BROKEN_SHOWN_MAX, BrokenReport, Direction, EventsReport, EventsState, LinkReport, LinkState, LogReport, NodeReport,
+    PositionReport, StatusReport, TableReport, TableState,
 };
 pub use status::{Board, Heard, LinkHandle};

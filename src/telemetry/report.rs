@@ -19,10 +19,14 @@ pub struct StatusReport {
     pub format: u32,
     /// Who it is.
     pub node: NodeReport,
-    /// False where a link is halted, or a receiving link has been without its peer for 60 s.
+    /// False where a link is halted, or a receiving link has been without its peer for 60 s; where an output of events is
+    /// stopped, or has not been taking them for 60 s.
     pub healthy: bool,
     /// One entry for each link and direction.
     pub links: Vec<LinkReport>,
+    /// One entry for each output or other consumer of events.
+    #[serde(default)]
+    pub events: Vec<EventsReport>,
     /// The tables that travel, and those that do not with the reason.
     pub tables: Vec<TableReport>,
     /// The change log; `null` on a node that captures nothing.
@@ -133,6 +137,65 @@ pub struct LinkReport {
     pub seconds_behind: Option<f64>,
     /// The moment whose state the receiver shows, ms since 1970 by this machine's clock.
     pub as_of_ms: Option<i64>,
+    /// What went wrong last and still matters.
+    pub last_error: Option<Trouble>,
+}
+
+/// What an output of events is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventsState {
+    /// It has not begun to read.
+    Starting,
+    /// Rows that were there are handed over.
+    Bootstrap,
+    /// Changes are handed over as they come.
+    Live,
+    /// A batch was not taken and is tried again.
+    Retrying,
+    /// It ended until a person acts; the last error says how.
+    Stopped,
+    /// No process runs it; what is said comes from the database alone.
+    Offline,
+}
+
+impl EventsState {
+    /// As in the contract.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Bootstrap => "bootstrap",
+            Self::Live => "live",
+            Self::Retrying => "retrying",
+            Self::Stopped => "stopped",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+/// One output of events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsReport {
+    /// The consumer's name.
+    pub name: String,
+    /// Where its events go: `-`, `json`, or a URL without its query; `null` where no process runs it.
+    pub output: Option<String>,
+    /// What it is doing.
+    pub state: EventsState,
+    /// Up to where in the log its events were taken.
+    pub position: Option<PositionReport>,
+    /// The end of the log.
+    pub head: Option<i64>,
+    /// Log entries between the two.
+    pub changes_behind: Option<u64>,
+    /// Events that were taken since the process began.
+    pub events: u64,
+    /// When a batch was taken last, ms since 1970.
+    pub last_success_ms: Option<i64>,
+    /// Since when the batch at hand is not taken.
+    pub failing_since_ms: Option<i64>,
+    /// How often it was tried since then.
+    pub failed_tries: u64,
     /// What went wrong last and still matters.
     pub last_error: Option<Trouble>,
 }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::Metrics;
 use super::copying::{Copied, Copying};
+use super::outputs::{EventsHandle, Output};
 use super::report::{
     BROKEN_SHOWN_MAX, BrokenReport, Direction, FORMAT, LinkReport, LinkState, LogReport, NodeReport, StatusReport,
     TableReport, TableState,
@@ -55,6 +56,7 @@ struct Facts {
     database: String,
     id: Option<NodeId>,
     links: BTreeMap<(String, Direction), Link>,
+    outputs: BTreeMap<String, Output>,
     captured: Vec<TableReport>,
     skipped: Vec<TableReport>,
     log: Option<LogReport>,
@@ -101,6 +103,7 @@ impl Board {
             database: database.to_owned(),
             id: None,
             links: BTreeMap::new(),
+            outputs: BTreeMap::new(),
             captured: Vec::new(),
             skipped: Vec::new(),
             log: None,
@@ -126,6 +129,18 @@ impl Board {
             facts.links.entry(key.clone()).or_insert_with(|| Link::new(peer.map(str::to_owned), now_ms));
         });
         LinkHandle { board: self.clone(), key, logs: true }
+    }
+
+    /// The handle for an output of events; it is on the board from here on, `starting`. Asking again gives another handle to
+    /// the same entry. `to`: where they go, as people may see it.
+    pub fn events(&self, name: &str, to: &str) -> EventsHandle {
+        EventsHandle::new(self.clone(), name, to)
+    }
+
+    /// Changes what is known of outputs, and wakes readers.
+    pub(super) fn update_outputs(&self, change: impl FnOnce(&mut BTreeMap<String, Output>, i64)) {
+        let now_ms = self.shared.clock.now_ms();
+        self.update(|facts| change(&mut facts.outputs, now_ms));
     }
 
     /// The node's id, once its database has one.
@@ -156,6 +171,7 @@ impl Board {
         self.update(|facts| {
             let sending = facts.links.iter_mut().filter(|((_, direction), _)| *direction == Direction::Send);
             sending.for_each(|(_, link)| link.head = Some(link.head.unwrap_or(head).max(head)));
+            facts.outputs.values_mut().for_each(|output| output.heard_head(head));
         });
     }
 
@@ -212,8 +228,9 @@ impl Board {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 database: facts.database.clone(),
             },
-            healthy: facts.links.iter().all(|((_, direction), link)| link.is_healthy(*direction, now_ms)),
+            healthy: facts.links_are_healthy(now_ms) && facts.outputs.values().all(|output| output.is_healthy(now_ms)),
             links: facts.links.iter().map(|((name, direction), link)| link.report(name, *direction, now_ms)).collect(),
+            events: facts.outputs.iter().map(|(name, output)| output.report(name)).collect(),
             tables: facts.tables(),
             log: facts.log,
             conflicts: facts.conflicts,
@@ -221,6 +238,12 @@ impl Board {
             notes: facts.notes.clone(),
             metrics,
         }
+    }
+
+    /// Whether no link is halted and none that receives has been without its peer for [`PEER_GONE_MS`]: the part of health
+    /// that readers of this database depend on.
+    pub fn links_are_healthy(&self) -> bool {
+        self.facts().links_are_healthy(self.shared.clock.now_ms())
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
@@ -239,6 +262,10 @@ impl Board {
 }
 
 impl Facts {
+    fn links_are_healthy(&self, now_ms: i64) -> bool {
+        self.links.iter().all(|((_, direction), link)| link.is_healthy(*direction, now_ms))
+    }
+
     /// What travels by a link, then what is captured and travels by none (yet), then what is skipped.
     fn tables(&self) -> Vec<TableReport> {
         let mut tables: Vec<TableReport> = self.links.values().flat_map(|link| link.tables.values().cloned()).collect();

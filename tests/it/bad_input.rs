@@ -368,12 +368,18 @@ fn what_is_typed_wrong_is_a_usage_error() {
         ("replicate {s} {r} --tables [", &["--tables", "'['"][..]),
         ("setup --db {s} --skip-tables [", &["--skip-tables", "'['"]),
         ("setup --db {s} --log-table mine", &["source.db", "\"mine\"", "begin with \"__cdc_\""]),
-        ("setup --db {s} --images full", &["source.db", "images", "key"]),
         ("run --config {d}/none.yaml", &["none.yaml", "read the configuration"]),
     ] {
         refused(&place, 2, line, said);
     }
-    for line in ["status", "replicate {s}", "bogus", "sample {d}/x.db --size big", "replicate {s} {r} --verify"] {
+    for line in [
+        "status",
+        "replicate {s}",
+        "bogus",
+        "sample {d}/x.db --size big",
+        "replicate {s} {r} --verify",
+        "setup --db {s} --images both",
+    ] {
         let output = twinlite(&words(&place, line));
         assert_eq!(output.status.code(), Some(2), "{line}");
     }

@@ -127,6 +127,44 @@ fn commands_beside_an_owner_are_done_by_it() {
     process.stop();
 }
 
+/// A log has one image mode, which only `setup --images` changes.
+#[test]
+fn setup_changes_what_entries_carry_and_nothing_else_does() {
+    let place = Place::new();
+    let conn = family(&place.source());
+    let (source, config) = (place.source(), place.file("node.yaml"));
+    let text = format!(
+        "name: source\nspec: {{ connection_string: {} }}\ncapture: {{ images: full }}\n\
+         listen: 127.0.0.1:0\nlinks: [{{ name: replica, directions: send }}]\n",
+        source.display()
+    );
+    fs::write(&config, text).unwrap();
+    replicate_once(&source, &place.replica());
+    let said = expect_failure(2, &["run", "--config", config.to_str().unwrap()]);
+    assert!(said.contains("source.db") && said.contains("twinlite setup --images full"), "{said}");
+    let entry = |sql: &str| {
+        conn.execute_batch(sql).unwrap();
+        number(&source, "SELECT count(*) FROM __cdc_log WHERE seq > (SELECT max(seq) FROM __cdc_log WHERE op = 5)")
+    };
+    assert_eq!(entry("UPDATE p SET n = 'one' WHERE id = 1"), 1);
+    let planned = expect_code(0, &db("plan", &source, &["--images", "full"]));
+    assert!(planned.contains("ADD COLUMN v0") && planned.contains("BEFORE INSERT"), "{planned}");
+    expect_code(0, &db("setup", &source, &["--images", "full"]));
+    assert_eq!(entry("UPDATE p SET n = 'two' WHERE id = 1"), 2, "before and after");
+    expect_code(0, &db("setup", &source, &[]));
+    assert_eq!(entry("UPDATE p SET n = 'three' WHERE id = 1"), 4, "they stay");
+    replicate_once(&source, &place.replica());
+    assert_equal(&source, &place.replica());
+    expect_code(0, &db("setup", &source, &["--images", "key"]));
+    assert_eq!(entry("UPDATE p SET n = 'four' WHERE id = 1"), 1);
+    replicate_once(&source, &place.replica());
+    assert_equal(&source, &place.replica());
+    expect_code(0, &db("setup", &source, &["--images", "full"]));
+    expect_code(0, &db("doctor", &source, &[]));
+    expect_code(0, &db("teardown", &source, &[]));
+    assert!(!schema(&source).join("").contains("__cdc_"));
+}
+
 #[test]
 fn ddl_without_an_owner_runs_the_whole_script_or_nothing() {
     let place = Place::new();

@@ -82,9 +82,14 @@ impl Run {
     fn start(python: &Path, script: &str, database: &Path) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/orm").join(script);
         let mut command = Command::new(python);
-        let mut child =
-            // Both runs of one migration are to write constraints in one order.
-            command.envs([("PYTHONHASHSEED", "0"), ("DJANGO_IMMEDIATE", "1")]).arg(script).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .env("DJANGO_IMMEDIATE", "1")
+            .arg(script)
+            .arg(database)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Self { child, stdin, lines: BufReader::new(stdout).lines() }
     }
@@ -117,7 +122,8 @@ fn migrate_both(test: &str, (module, script): (&str, &str), at: &[Side]) {
         both.proxy.heal();
         let Some(Some(line)) = said.first() else { break };
         eprintln!("{module}: {line}");
-        both.equal(&[]);
+        // Alembic takes constraints from a set, so two runs of one migration order them differently.
+        both.equal_in_any_order();
         steps += 1;
     }
     for mut run in runs {
@@ -133,28 +139,24 @@ fn migrate_both(test: &str, (module, script): (&str, &str), at: &[Side]) {
 }
 
 #[test]
-#[ignore = "not steady yet under load: two-way replication is unfinished"]
 fn both_ends_are_equal_after_each_migration_of_django_at_one() {
     let test = "both_ends_are_equal_after_each_migration_of_django_at_one";
     migrate_both(test, ("django", "django_migrations.py"), &[Side::B]);
 }
 
 #[test]
-#[ignore = "not steady yet under load: two-way replication is unfinished"]
 fn both_ends_are_equal_after_each_operation_of_alembic_at_one() {
     let test = "both_ends_are_equal_after_each_operation_of_alembic_at_one";
     migrate_both(test, ("alembic", "alembic_migrations.py"), &[Side::B]);
 }
 
 #[test]
-#[ignore = "not steady yet under load: two-way replication is unfinished"]
 fn both_ends_are_equal_after_each_migration_of_django_at_both() {
     let test = "both_ends_are_equal_after_each_migration_of_django_at_both";
     migrate_both(test, ("django", "django_migrations.py"), &Side::ALL);
 }
 
 #[test]
-#[ignore = "not steady yet under load: two-way replication is unfinished"]
 fn both_ends_are_equal_after_each_operation_of_alembic_at_both() {
     let test = "both_ends_are_equal_after_each_operation_of_alembic_at_both";
     migrate_both(test, ("alembic", "alembic_migrations.py"), &Side::ALL);

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::support::{
     Place, env_number, open,
     oracle::Oracle,
-    process::{Process, quiesce, replicate_once},
+    process::{Process, expect_code, quiesce, replicate_once},
     random::Random,
     schema::Schema,
     statements::{Generator, finish, run},
@@ -82,8 +82,17 @@ fn write(case: &mut Case, conn: &Connection, random: &mut Random, statements: us
 
 #[test]
 fn the_replica_equals_the_source_whatever_is_written() {
+    replicate_what_is_written("key", 0);
+}
+
+#[test]
+fn the_replica_equals_the_source_with_images_in_the_log() {
+    replicate_what_is_written("full", 2_000_000);
+}
+
+fn replicate_what_is_written(images: &str, offset: u64) {
     for seed in seeds(CASES) {
-        let (place, mut random) = (Place::new(), Random::new(seed));
+        let (place, mut random) = (Place::new(), Random::new(seed + offset));
         let mut case = Case { seed, log: Vec::new() };
         let schema = Schema::random(&mut random);
         let conn = application(&place.source(), &mut random);
@@ -92,6 +101,7 @@ fn the_replica_equals_the_source_whatever_is_written() {
         let older = random.below(schema.triggers.len() + 1);
         case.create(&conn, &schema.triggers[..older]);
         write(&mut case, &conn, &mut random, STATEMENTS);
+        setup(&place.source(), images);
 
         let mut process = Process::replicate(&place.source(), &place.replica(), &[]);
         for round in 0..ROUNDS {
@@ -125,6 +135,11 @@ fn the_replica_catches_up_with_what_was_written_meanwhile() {
             oracle(&conn).assert_equal(&place.source(), &place.replica());
         }
     }
+}
+
+/// Captures a database in that image mode, which whoever replicates it then keeps.
+pub(crate) fn setup(database: &Path, images: &str) {
+    expect_code(0, &["setup".as_ref(), "--db".as_ref(), database.as_os_str(), "--images".as_ref(), images.as_ref()]);
 }
 
 /// The oracle, without the tables that are not captured: what a unique expression over an assigned key is cannot be known.
@@ -164,11 +179,14 @@ const NEEDED: &[(&str, &str)] = &[
 #[test]
 fn without_any_one_of_our_triggers_the_replica_differs() {
     for (suffix, sql) in NEEDED {
-        for removed in [false, true] {
+        for (images, removed) in [("key", false), ("key", true), ("full", false), ("full", true)] {
+            // With images, a changed key is an entry of the trigger on updates.
+            let suffix = if (images, *suffix) == ("full", "_ak") { "_au" } else { suffix };
             let place = Place::new();
             let conn = open(&place.source());
             conn.execute_batch("CREATE TABLE t(a PRIMARY KEY, b UNIQUE, c)").unwrap();
             conn.execute_batch("INSERT INTO t VALUES (1, 'one', 'x'), (2, 'two', 'x'), (3, 'three', 'x')").unwrap();
+            setup(&place.source(), images);
             replicate_once(&place.source(), &place.replica());
             if removed {
                 remove_unnoticed(&conn, suffix);
@@ -180,9 +198,9 @@ fn without_any_one_of_our_triggers_the_replica_differs() {
                 place.replica().into_os_string(),
                 "--once".into(),
             ];
-            crate::support::process::expect_code(0, &args);
+            expect_code(0, &args);
             let differences = Oracle::default().differences(&place.source(), &place.replica());
-            assert_eq!(!differences.is_empty(), removed, "{suffix}, removed: {removed}: {differences:?}");
+            assert_eq!(!differences.is_empty(), removed, "{images} {suffix}, removed: {removed}: {differences:?}");
         }
     }
 }

@@ -12,13 +12,10 @@ use super::super::{Error, foreign};
 use crate::model::{Collation, Key, NodeId, NormalKey, TableId, Version};
 use crate::sqlite::generations::Generations;
 use crate::sqlite::row_sql::KeyQuery;
-use crate::sqlite::{self, catalog, store, value_of};
+use crate::sqlite::{self, LogOp, catalog, store, value_of};
 
 /// Columns of the log before the key's: seq, ts, tbl, op, origin, oseq, via.
 const COLUMNS_BEFORE_KEY: usize = 7;
-/// Operations of the log that say something of a key: insert, update, delete, touch.
-const OPS_OF_KEYS: std::ops::RangeInclusive<i64> = 1..=4;
-const TOUCH: i64 = 4;
 
 /// Entries that may be pruned before the index drops them too: it costs a walk through the whole of it.
 const STALE_ENTRIES_MAX: i64 = 100_000;
@@ -27,6 +24,8 @@ const TABLES: &str = "
 CREATE TEMP TABLE IF NOT EXISTS __cdc_index(
   tbl INTEGER NOT NULL, key BLOB NOT NULL, seq INTEGER NOT NULL, ts INTEGER NOT NULL, origin INTEGER NOT NULL,
   oseq INTEGER NOT NULL, via INTEGER, PRIMARY KEY(tbl, key)) WITHOUT ROWID;
+CREATE TEMP TABLE IF NOT EXISTS __cdc_touched(
+  tbl INTEGER NOT NULL, key BLOB NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(tbl, key)) WITHOUT ROWID;
 CREATE TEMP TABLE IF NOT EXISTS __cdc_index_state(
   one INTEGER PRIMARY KEY CHECK (one = 1), absorbed INTEGER NOT NULL, oldest INTEGER NOT NULL, schema INTEGER NOT NULL,
   epoch INTEGER NOT NULL);
@@ -157,6 +156,7 @@ impl LogIndex {
             Some(state) => state,
             None => {
                 conn.prepare_cached("DELETE FROM temp.__cdc_index")?.execute([])?;
+                conn.prepare_cached("DELETE FROM temp.__cdc_touched")?.execute([])?;
                 (0, 0)
             }
         };
@@ -169,7 +169,10 @@ impl LogIndex {
         self.read_entries(conn, absorbed)?;
         let mut cleaned = cleaned_to;
         if self.oldest - cleaned_to > STALE_ENTRIES_MAX {
-            conn.prepare_cached("DELETE FROM temp.__cdc_index WHERE seq < ?1")?.execute([self.oldest])?;
+            for table in ["index", "touched"] {
+                let sql = format!("DELETE FROM temp.__cdc_{table} WHERE seq < ?1");
+                conn.prepare_cached(&sql)?.execute([self.oldest])?;
+            }
             cleaned = self.oldest;
         }
         if state.is_none() || self.head != absorbed || cleaned != cleaned_to {
@@ -186,20 +189,23 @@ impl LogIndex {
         let mut statement = conn.prepare_cached(&self.entries_sql)?;
         let mut rows = statement.query([after])?;
         while let Some(row) = rows.next()? {
-            let op: i64 = row.get(3)?;
+            let Some(op) = LogOp::of_code(row.get(3)?).filter(|op| op.names_a_key()) else { continue };
             let generation = TableId(row.get::<_, Option<i64>>(2)?.unwrap_or(0));
-            if !OPS_OF_KEYS.contains(&op) {
-                continue;
-            }
             let Some(id) = self.generations.readable.get(&generation) else { continue };
             let Some(captured) = self.captured.get(id) else { continue };
             let key = self.key_of(row, captured.collations.len())?;
+            let normal = key.normal(&captured.collations);
+            let entry = self.entry_of(row)?;
             // A row that is still there was not displaced.
-            if op == TOUCH && exists(conn, captured, &key)? {
+            if op == LogOp::Touch && exists(conn, captured, &key)? {
+                conn.prepare_cached("INSERT OR REPLACE INTO temp.__cdc_touched VALUES (?1, ?2, ?3)")?.execute((
+                    id.0,
+                    normal.as_bytes(),
+                    entry.seq,
+                ))?;
                 continue;
             }
-            let entry = self.entry_of(row)?;
-            put(conn, *id, &key.normal(&captured.collations), &entry)?;
+            put(conn, *id, &normal, &entry)?;
         }
         Ok(())
     }
@@ -230,6 +236,19 @@ impl LogIndex {
         };
         let entry = conn.prepare_cached(sql)?.query_row((table.0, key.as_bytes()), read).optional()?;
         Ok(entry.filter(|entry| entry.seq >= self.oldest))
+    }
+
+    /// Whether the log has a touch of a key beyond `seen` that was no change. Whoever reads the log later and finds the row
+    /// gone would take it for one: what removes the row must say so after it.
+    pub(super) fn is_touched(
+        &self,
+        conn: &Connection,
+        table: TableId,
+        key: &NormalKey,
+        seen: i64,
+    ) -> Result<bool, Error> {
+        let sql = "SELECT 1 FROM temp.__cdc_touched WHERE tbl = ?1 AND key = ?2 AND seq > ?3";
+        Ok(conn.prepare_cached(sql)?.exists((table.0, key.as_bytes(), seen))?)
     }
 
     /// Takes in an entry that the applier appended.

@@ -20,7 +20,7 @@ use super::session::Merge;
 use super::stage::{self, Accepted};
 use super::table::{Filled, LocalRow, Shared};
 use super::versions::{KeyOf, Said};
-use crate::model::{Key, KeyShape, TableId, Version};
+use crate::model::{CopyingBack, Key, KeyShape, NormalKey, TableId, Version};
 use crate::sqlite::{ident, value_of};
 
 /// The table and the trigger that note whose rows are in the way.
@@ -141,7 +141,7 @@ impl Merge<'_> {
         let of = KeyOf { table, key: &way.key, normal: &normal };
         if !way.concurrent && !self.is_blind(way.entry.as_ref()) && !left_out(Mutant::LoudKnown) {
             // What it has become is still to come.
-            if self.rules.forwards {
+            if self.rules.forwards || self.index.is_touched(self.conn, table, &normal, self.seen)? {
                 let version = self.ledger.fresh(self.index, 0);
                 self.ledger.append(self.conn, self.index, of, (Said::Deleted, version, Some(self.peer)))?;
             }
@@ -172,11 +172,11 @@ impl Merge<'_> {
         let over_own = is_concurrent(entry.as_ref(), self.seen, self.peer) && !left_out(Mutant::NoEcho);
         // What goes back to the peer under our name. Nothing goes back to one that only sends.
         let as_ours = !self.rules.one_way
-            && ((of_range && (self.blind || self.copying_back))
+            && ((of_range && (self.blind || self.may_cross()))
                 || shared.holds_more(self.conn, &change.key, over_own)?);
         let (version, via) = if as_ours {
             (fresh, None)
-        } else if self.rules.forwards || over_own {
+        } else if self.rules.forwards || over_own || self.is_touch_undone(table, change, &normal)? {
             let backwards = entry.is_some_and(|entry| entry.version >= change.version) && !left_out(Mutant::Backwards);
             (if of_range || backwards { fresh } else { change.version }, Some(self.peer))
         } else {
@@ -185,6 +185,20 @@ impl Merge<'_> {
         let said = if change.rows.is_empty() { Said::Deleted } else { Said::Written };
         let of = KeyOf { table, key: &change.key, normal: &normal };
         self.ledger.append(self.conn, self.index, of, (said, version, via))
+    }
+
+    /// Whether a copy from here may cross the peer's.
+    fn may_cross(&self) -> bool {
+        match self.copying_back {
+            CopyingBack::No => false,
+            CopyingBack::Waits => !self.replaces_lost,
+            CopyingBack::UnderWay => true,
+        }
+    }
+
+    /// Whether a row goes that the log has only touched: the touch would be read as its deletion, by us.
+    fn is_touch_undone(&self, table: TableId, change: &Accepted, normal: &NormalKey) -> Result<bool, Error> {
+        Ok(change.rows.is_empty() && self.index.is_touched(self.conn, table, normal, self.seen)?)
     }
 
     /// An incoming row lost its unique value to one that is here: what was here under its key is said anew, as ours. It

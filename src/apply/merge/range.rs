@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::super::Error;
 use super::super::copy;
+use super::super::error::shown;
 use super::super::rows::Writer;
 use super::super::statement::Target;
 use super::conflicts::{Loser, Why};
@@ -15,7 +16,7 @@ use super::mutant::{Mutant, left_out};
 use super::session::{Merge, cells, decode};
 use super::stage::Accepted;
 use super::table::Shared;
-use crate::model::{Key, NormalKey, Range, RangeMode, Value, Version};
+use crate::model::{CopyingBack, Key, NormalKey, Range, RangeMode, Value, Version};
 use crate::sqlite::range_sql::{Cells, RangeQuery};
 
 /// Keys that are compared at once: a range may be empty at the sender and hold millions here.
@@ -40,10 +41,15 @@ impl Merge<'_> {
         let shared = self.shared_of(target);
         // What the winner of a first contact lacks comes; what it has stays.
         self.only_adds = mode == RangeMode::Union && !self.seed_lost;
+        self.replaces_lost = replaces_lost;
         if self.is_untouched(&shared, target, range)? {
             let writer = Writer { conn: self.conn, target, firing: false };
             let written = copy::apply_range(&writer, range)?;
             self.written.upserts += written.upserts;
+            if shared.has_unique {
+                self.check_all_placed(&shared, target, range)?;
+            }
+            (self.only_adds, self.replaces_lost) = (false, false);
             return Ok(());
         }
         let mut said = read(&shared, target, range)?;
@@ -66,21 +72,37 @@ impl Merge<'_> {
             self.range_key(&shared, target, (key, rows), replaces_lost)?;
         }
         self.place_all()?;
-        self.only_adds = false;
+        (self.only_adds, self.replaces_lost) = (false, false);
         Ok(())
     }
 
     /// Whether a range can be written as it is: nothing is here, nothing was, and nothing of it is to be logged.
     fn is_untouched(&self, shared: &Shared, target: &Target, range: &Range) -> Result<bool, Error> {
-        let logs = self.rules.forwards || self.blind || self.copying_back;
-        let (Some(table), false) = (shared.captured, logs || shared.has_unique || !shared.is_alike) else {
-            return Ok(false);
-        };
+        let logs = self.rules.forwards || self.blind || self.copying_back != CopyingBack::No;
+        let (Some(table), false) = (shared.captured, logs || !shared.is_alike) else { return Ok(false) };
         if self.index.has_any(self.conn, table)? {
             return Ok(false);
         }
         let (keys, _) = self.keys_here(shared, target, range.low.as_ref(), range.high.as_ref())?;
         Ok(keys.is_empty())
+    }
+
+    /// Rows of one range were there at once at the sender: one that took another's unique value here did so by an index
+    /// that its tables do not have. (A row of another range had it before, and what it has become is still to come.)
+    fn check_all_placed(&self, shared: &Shared, target: &Target, range: &Range) -> Result<(), Error> {
+        let said: usize = range.batches.iter().map(|batch| batch.rows).sum();
+        let here = RangeQuery::new(&target.read, Cells::Key, range.low.as_ref(), range.high.as_ref());
+        let (mut rows, mut last) = (0, None);
+        here.each(self.conn, |row| {
+            rows += 1;
+            last = Some(row.key(here.key_places()));
+            Ok::<_, Error>(true)
+        })?;
+        if rows >= said {
+            return Ok(());
+        }
+        let key = last.as_ref().map_or_else(String::new, shown);
+        Err(Error::UniqueOnlyHere { table: shared.name.clone(), key })
     }
 
     /// Keys of the range that are here, each once, and where to go on.

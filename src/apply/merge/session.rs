@@ -17,7 +17,7 @@ use super::stage::{self, Accepted};
 use super::table::{LocalRow, Shared};
 use super::versions::Ledger;
 use crate::codec::DecodedBatch;
-use crate::model::{EncodedBatch, Key, NodeId, Rows, RowsOp, TableId, Value, Version};
+use crate::model::{CopyingBack, EncodedBatch, Key, NodeId, Rows, RowsOp, TableId, Value, Version};
 use crate::sqlite::value_of;
 use rusqlite::types::ValueRef;
 
@@ -36,7 +36,7 @@ pub(in super::super) struct Session<'a> {
     /// Whether a copy that this end loses runs: a seed.
     pub(in super::super) seed_lost: bool,
     /// Whether a copy from here to the peer may be under way.
-    pub(in super::super) copying_back: bool,
+    pub(in super::super) copying_back: CopyingBack,
     pub(in super::super) now_ms: i64,
 }
 
@@ -54,10 +54,12 @@ pub(in super::super) struct Merge<'a> {
     pub(super) blind: bool,
     blind_since: i64,
     pub(super) seed_lost: bool,
-    pub(super) copying_back: bool,
+    pub(super) copying_back: CopyingBack,
     now_ms: i64,
     tables: HashMap<TableId, Rc<Shared>>,
     pub(super) written: Written,
+    /// Whether the range at hand replaces lost history.
+    pub(super) replaces_lost: bool,
     /// Whether rows of a range give way to whatever is here.
     pub(super) only_adds: bool,
     /// Whether the trigger stands that notes whose rows are in the way.
@@ -103,6 +105,7 @@ impl<'a> Merge<'a> {
             now_ms,
             tables: HashMap::new(),
             written: Written::default(),
+            replaces_lost: false,
             only_adds: false,
             noting: false,
         })

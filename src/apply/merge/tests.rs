@@ -3,7 +3,7 @@
 
 use super::super::testing::{Peer, Replica, Said};
 use super::{MergeRules, Policies, Policy};
-use crate::model::{Fault, NodeId, Version};
+use crate::model::{Fault, Key, NodeId, Value, Version};
 use crate::sqlite;
 use crate::sqlite::store::{self, meta_key};
 
@@ -233,4 +233,37 @@ fn blindness_towards_a_peer_that_only_sends_is_over_row_by_row_and_with_the_rete
     pair.replica.run("DELETE FROM __cdc_log WHERE seq < (SELECT max(seq) FROM __cdc_log)");
     pair.hear((2, "theirs again"), 1_003);
     assert_eq!(pair.conflicts(), 1, "the log does not reach back that far");
+}
+
+/// A leaf writes a copy as it is where nothing is and nothing was: a unique value that moved between two pieces goes with its
+/// row, and one that only an index of this end keeps apart halts.
+#[test]
+fn a_copy_into_an_empty_table_with_a_unique_index_loses_no_row() {
+    let mut pair = Pair::new();
+    pair.replica.rules.merge.as_mut().expect("it merges").forwards = false;
+    pair.replica.run("CREATE UNIQUE INDEX v_is_unique ON t(v)");
+    pair.peer.run("INSERT INTO t VALUES (1, 'x'), (2, 'y')");
+    let key = |number| Some(Key(vec![Value::Integer(number)]));
+    let mut items = pair.peer.catalog();
+    items.push(pair.peer.range("t", None, key(2), false));
+    let first = pair.peer.next(items);
+    pair.replica.apply(first).expect("the first piece");
+    pair.peer.run("UPDATE t SET v = 'z' WHERE id = 1; INSERT INTO t VALUES (3, 'x')");
+    let second = pair.peer.range("t", key(2), None, true);
+    let second = pair.peer.next(vec![second]);
+    pair.replica.apply(second).expect("the second piece, in which the value has moved");
+    assert_eq!((pair.row(3).as_str(), pair.number("SELECT count(*) FROM t")), ("x", 2));
+    let changed = pair.peer.upserts("t", "id = 1");
+    let changed = pair.peer.next(vec![changed]);
+    pair.replica.apply(changed).expect("what became of the row that gave way");
+    assert_eq!((pair.row(1).as_str(), pair.number("SELECT count(*) FROM t")), ("z", 3));
+    assert_eq!(pair.number("SELECT count(*) FROM __cdc_conflicts"), 0);
+
+    pair.replica.run("DELETE FROM t");
+    pair.peer.run("INSERT INTO t VALUES (4, 'x')");
+    let mut items = pair.peer.catalog();
+    items.push(pair.peer.range("t", None, None, true));
+    let window = pair.peer.first(items);
+    let error = pair.replica.apply(window).expect_err("the peer has x twice");
+    assert_eq!(error.word(), "unique_only_here");
 }

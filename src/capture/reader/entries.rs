@@ -13,20 +13,10 @@ use super::captured::Captured;
 use crate::capture::read_error::Error;
 use crate::capture::source::ReadRequest;
 use crate::model::{Key, NormalKey, TableId};
-use crate::sqlite::{self, value_of};
+use crate::sqlite::{self, LogOp, value_of};
 
 /// The log's columns before the key's: seq, ts, tbl, op, origin, oseq, via.
 const COLUMNS_BEFORE_KEY: usize = 7;
-
-/// Operations as the log has them.
-mod op {
-    pub const INSERT: i64 = 1;
-    pub const UPDATE: i64 = 2;
-    pub const DELETE: i64 = 3;
-    pub const TOUCH: i64 = 4;
-    pub const COPY_MARKER: i64 = 6;
-    pub const REPAIR_MARKER: i64 = 7;
-}
 
 /// The version of a change: which entry of our log, and whose it was where it came from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,20 +78,19 @@ impl Entries {
     /// Takes one entry in; `false` where there is no room for its key.
     fn add(&mut self, row: &Row<'_>, captured: &Captured, request: &ReadRequest) -> Result<bool, Error> {
         let generation = TableId(row.get::<_, Option<i64>>(2)?.unwrap_or(0));
-        let op: i64 = row.get(3)?;
-        if matches!(op, op::COPY_MARKER | op::REPAIR_MARKER) {
-            let markers = if op == op::COPY_MARKER { &mut self.markers } else { &mut self.repairs };
+        let op = LogOp::of_code(row.get(3)?);
+        if let Some(LogOp::Copy | LogOp::Repair) = op {
+            let markers = if op == Some(LogOp::Copy) { &mut self.markers } else { &mut self.repairs };
             add_marker(markers, generation, captured, request);
             return Ok(true);
         }
-        if !matches!(op, op::INSERT | op::UPDATE | op::DELETE | op::TOUCH) {
-            // A schema entry, or a further row of an image: it counts for the position alone.
-            return Ok(true);
-        }
+        // A schema entry, or a further row of an image: it counts for the position alone.
+        let Some(op) = op.filter(|op| op.names_a_key()) else { return Ok(true) };
         let Some(table) = captured.readable_as(generation).filter(|table| request.selection.has(table.name())) else {
             return Ok(true);
         };
-        let is_full = request.window_rows.is_some_and(|most| self.is_full(most));
+        // A change of a key is two entries, and no window ends between them.
+        let is_full = !op.continues() && request.window_rows.is_some_and(|most| self.is_full(most));
         let marks = self.tables.entry(table.id).or_default();
         let key = key_of(row, table.collations.len(), captured)?;
         let slot = match marks.entry(key.normal(&table.collations)) {
@@ -109,7 +98,7 @@ impl Entries {
             slot => slot,
         };
         let version = version_of(row)?;
-        let written = (op != op::TOUCH).then_some(version);
+        let written = (op != LogOp::Touch).then_some(version);
         match slot {
             Slot::Vacant(slot) => {
                 self.key_bytes += slot.key().as_bytes().len();

@@ -54,6 +54,7 @@ impl Book {
             name: given.name.clone(),
             state: given.state.clone(),
             wipe: given.wipe,
+            open: false,
         };
         self.tables.iter().map(table).collect()
     }

@@ -15,6 +15,7 @@ use super::book::Book;
 use super::outflow::{Outflow, OutflowOptions, OutflowStart, Outlet};
 use super::state::{State, StateStore};
 use crate::admin::Owner;
+use crate::capture::consumers::CLOUDQUERY;
 use crate::capture::reader::LogReader;
 use crate::capture::{self, CaptureOptions, CheckpointVerdict, GivenTable, LogState, Maintainer};
 use crate::cloudquery::source::{SyncMessage, SyncRequest};
@@ -178,7 +179,7 @@ impl Notes<'_> {
     async fn note(&mut self, at: Position, given: Vec<GivenTable>) -> Result<(), Error> {
         let (name, id, clock) = (self.consumer.clone(), self.id, Arc::clone(self.clock));
         let note = move |maintainer: &mut Maintainer| {
-            capture::note_progress(maintainer.connection_mut(), &name, (id, at, &given), &*clock)
+            capture::note_progress(maintainer.connection_mut(), (&name, CLOUDQUERY), (id, at, &given), &*clock)
         };
         Ok(self.feed.maintainer().call(note).await??)
     }

@@ -62,6 +62,7 @@ impl State {
             name: table.name.clone(),
             state: if table.whole { CopyState::Done } else { CopyState::Pending },
             wipe: !table.whole,
+            open: false,
         };
         self.tables.iter().map(given).collect()
     }

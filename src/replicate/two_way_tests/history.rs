@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use super::node::{Rows, Shape, template};
 use super::oracle::{Facts, Fault, Oracle};
 use super::random::Random;
+use super::shrink;
 use super::world::{BEGINNING_MS, World, folder};
 use crate::apply::How;
 use crate::model::Version;
@@ -41,10 +42,70 @@ pub(super) struct History {
     jumps: i64,
     writers: Vec<usize>,
     may: May,
-    /// Whether our triggers are gone.
-    is_missing: bool,
-    /// What happened, to be shown.
-    pub(super) told: Vec<String>,
+    /// What the nodes are, to be shown.
+    setting: String,
+    /// What happened. Done again, it comes to the same.
+    pub(super) happened: Vec<Step>,
+}
+
+/// One thing that happened, and when.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    now: i64,
+    what: What,
+}
+
+/// What can happen.
+#[derive(Clone, Debug)]
+enum What {
+    /// A transaction of the application's; not captured where our triggers are gone for it.
+    Write {
+        node: usize,
+        skew: i64,
+        captured: bool,
+        statements: Vec<String>,
+    },
+    Send {
+        from: usize,
+        to: usize,
+        rows_max: usize,
+    },
+    Deliver {
+        from: usize,
+        to: usize,
+    },
+    Cut {
+        a: usize,
+        b: usize,
+    },
+    Restart {
+        node: usize,
+    },
+    Connect {
+        a: usize,
+        b: usize,
+    },
+    Prune {
+        node: usize,
+        to: i64,
+    },
+    Resync {
+        node: usize,
+    },
+    /// A log reaches its limit.
+    Fill {
+        node: usize,
+    },
+    /// The node of such a log notices.
+    BeginAnew {
+        node: usize,
+    },
+}
+
+/// Where the statements of a transaction come from.
+enum Statements {
+    Random(usize),
+    Told(Vec<String>),
 }
 
 /// What may happen in it.
@@ -78,14 +139,14 @@ impl History {
         let writers = if random.chance(15) { vec![random.below(count)] } else { (0..count).collect() };
         let facts = Facts { one_writer: writers.len() == 1, uniques: uniques > 0, ..Facts::default() };
         let world = World::new(&template_of(shape), shape, &skews, &edges, policies);
-        let told = vec![format!("{shape:?} edges {edges:?} skews {skews:?} policies {:?}", world.policies)];
+        let setting = format!("{shape:?} edges {edges:?} skews {skews:?} policies {:?}", world.policies);
         let faults = Random::new(seed ^ 0x00ff_00ff_00ff_00ff);
-        let (oracle, is_missing) = (Oracle::default(), false);
-        Self { random, faults, world, oracle, facts, keys, values, jumps, writers, may, is_missing, told }
+        let (oracle, happened) = (Oracle::default(), Vec::new());
+        Self { random, faults, world, oracle, facts, keys, values, jumps, writers, may, setting, happened }
     }
 
     /// One with more that goes wrong: logs that reach their limit, and first contacts that merge.
-    fn harder(seed: u64) -> Self {
+    pub(super) fn harder(seed: u64) -> Self {
         let mut history = Self::new(seed);
         history.may.fill = history.faults.chance(50);
         if history.faults.chance(50) {
@@ -94,15 +155,20 @@ impl History {
         history
     }
 
-    fn tell(&mut self, what: impl FnOnce() -> String) {
-        self.told.push(what());
-    }
-
     /// Runs it. What is wrong, if anything is.
     pub(super) fn run(&mut self) -> Option<Fault> {
         for _ in 0..self.random.range(10, 200) {
             self.world.now += self.random.range(0, 10);
             self.step();
+        }
+        self.settle()
+    }
+
+    /// Does what happened in a history of this seed, or a part of it, and brings what is left everywhere.
+    pub(super) fn run_again(&mut self, happened: &[Step]) -> Option<Fault> {
+        for step in happened {
+            self.world.now = step.now;
+            self.perform(step.what.clone());
         }
         self.settle()
     }
@@ -115,11 +181,10 @@ impl History {
         }
         if self.may.drift && self.random.chance(2) {
             let node = self.random.pick(&self.writers);
-            self.miss(node);
+            self.write(node, false);
         }
-        if self.may.resync && self.random.chance(3) && self.world.resync(a) {
-            self.facts.resyncs += 1;
-            self.tell(|| format!("resync {a}"));
+        if self.may.resync && self.random.chance(3) {
+            self.perform(What::Resync { node: a });
         }
         if self.may.fill {
             self.fill_or_begin_anew();
@@ -127,128 +192,130 @@ impl History {
         match self.random.below(100) {
             0..30 => {
                 let node = self.random.pick(&self.writers);
-                self.write(node);
+                self.write(node, true);
             }
             30..55 => self.send(a, b),
             55..88 => self.deliver(a, b),
             88..92 => {
-                self.tell(|| format!("cut {a} {b}"));
-                self.world.cut(a, b);
-                self.restart(a);
+                self.perform(What::Cut { a, b });
+                // Now and then a link is cut because its node ended: all its links are, then.
+                if self.faults.chance(30) {
+                    self.perform(What::Restart { node: a });
+                }
             }
             92..97 => self.connect(edge),
-            _ if self.may.prune => self.prune(),
+            _ if self.may.prune => {
+                let node = self.random.below(self.world.nodes.len());
+                let to = self.random.range(0, self.world.nodes[node].head());
+                self.perform(What::Prune { node, to });
+            }
             _ => {}
         }
     }
 
-    fn send(&mut self, a: usize, b: usize) {
-        let rows_max = self.random.pick(&[1, 2]);
-        self.tell(|| format!("send {a} {b}"));
-        self.world.send(a, b, rows_max);
-    }
-
-    fn deliver(&mut self, a: usize, b: usize) {
-        if self.world.is_waiting(a, b) {
-            self.tell(|| format!("deliver {a} {b}"));
-            self.world.deliver(a, b);
-        }
-    }
-
-    /// Now and then a link is cut because its node ended: all its links are, then.
-    fn restart(&mut self, node: usize) {
-        if !self.faults.chance(30) {
-            return;
-        }
-        self.tell(|| format!("restart {node}"));
-        let peers: Vec<usize> = self.world.nodes[node].links.keys().copied().collect();
-        for peer in peers {
-            self.world.cut(node, peer);
-        }
-        self.world.nodes[node].restart();
-    }
-
     /// A log reaches its limit, and some time later its node notices.
     fn fill_or_begin_anew(&mut self) {
-        if !self.faults.chance(3) {
-            return;
-        }
-        let node = self.faults.pick(&self.writers);
-        if self.world.is_full(node) {
-            self.begin_anew(node);
-        } else {
-            self.tell(|| format!("fill {node}"));
-            self.world.fill(node);
-            self.facts.drifts += 1;
+        if self.faults.chance(3) {
+            let node = self.faults.pick(&self.writers);
+            self.perform(if self.world.is_full(node) { What::BeginAnew { node } } else { What::Fill { node } });
         }
     }
 
-    fn begin_anew(&mut self, node: usize) {
-        self.tell(|| format!("a new log at {node}"));
-        self.facts.went_back |= self.world.nodes[node].went_back();
-        self.oracle.log_ended(node);
-        self.world.begin_anew(node);
+    fn send(&mut self, from: usize, to: usize) {
+        let rows_max = self.random.pick(&[1, 2]);
+        self.perform(What::Send { from, to, rows_max });
+    }
+
+    fn deliver(&mut self, from: usize, to: usize) {
+        if self.world.is_waiting(from, to) {
+            self.perform(What::Deliver { from, to });
+        }
     }
 
     fn connect(&mut self, edge: usize) {
         let (a, b) = self.world.edges[edge];
-        self.tell(|| format!("connect {a} {b}"));
-        self.world.connect(a, b);
+        self.perform(What::Connect { a, b });
     }
 
-    fn prune(&mut self) {
-        let node = self.random.below(self.world.nodes.len());
-        self.facts.went_back |= self.world.nodes[node].went_back();
-        let head = self.world.nodes[node].head();
-        let to = self.random.range(0, head);
-        self.tell(|| format!("prune {node} {to}"));
-        self.world.prune(node, to);
+    fn perform(&mut self, what: What) {
+        self.happened.push(Step { now: self.world.now, what: what.clone() });
+        match what {
+            What::Write { node, skew, captured, statements } => {
+                self.world.nodes[node].skew = skew;
+                self.transaction(node, captured, Statements::Told(statements));
+            }
+            What::Send { from, to, rows_max } => self.world.send(from, to, rows_max),
+            What::Deliver { from, to } => self.world.deliver(from, to),
+            What::Cut { a, b } => self.world.cut(a, b),
+            What::Restart { node } => {
+                let peers: Vec<usize> = self.world.nodes[node].links.keys().copied().collect();
+                for peer in peers {
+                    self.world.cut(node, peer);
+                }
+                self.world.nodes[node].restart();
+            }
+            What::Connect { a, b } => self.world.connect(a, b),
+            What::Prune { node, to } => {
+                self.facts.went_back |= self.world.nodes[node].went_back();
+                self.world.prune(node, to);
+            }
+            What::Resync { node } => self.facts.resyncs += usize::from(self.world.resync(node)),
+            What::Fill { node } => {
+                self.world.fill(node);
+                self.facts.drifts += 1;
+            }
+            What::BeginAnew { node } => {
+                self.facts.went_back |= self.world.nodes[node].went_back();
+                self.oracle.log_ended(node);
+                self.world.begin_anew(node);
+            }
+        }
     }
 
-    /// A transaction of the application's.
-    fn write(&mut self, node: usize) {
+    /// A random transaction of the application's; not captured where our triggers are gone for it.
+    fn write(&mut self, node: usize, captured: bool) {
         if self.jumps > 0 && self.random.chance(10) {
             self.world.nodes[node].skew = self.random.range(-self.jumps, self.jumps);
         }
+        let (now, skew) = (self.world.now, self.world.nodes[node].skew);
+        let count = self.random.pick(&[1, 1, 1, 2, 3]);
+        let statements = self.transaction(node, captured, Statements::Random(count));
+        self.happened.push(Step { now, what: What::Write { node, skew, captured, statements } });
+    }
+
+    /// Runs a transaction, and says the statements that it was made of.
+    fn transaction(&mut self, node: usize, captured: bool, statements: Statements) -> Vec<String> {
         self.world.tick();
+        let triggers = if captured { Vec::new() } else { self.world.nodes[node].drop_triggers() };
         self.world.nodes[node].app.execute_batch("BEGIN IMMEDIATE").expect("begin");
-        for _ in 0..self.random.pick(&[1, 1, 1, 2, 3]) {
-            self.statement(node);
+        let mut ran = Vec::new();
+        let count = match &statements {
+            Statements::Random(count) => *count,
+            Statements::Told(told) => told.len(),
+        };
+        for place in 0..count {
+            let sql = match &statements {
+                Statements::Random(_) => self.random_statement(node),
+                Statements::Told(told) => told[place].clone(),
+            };
+            self.statement(node, &sql, captured);
+            ran.push(sql);
         }
         self.world.nodes[node].app.execute_batch("COMMIT").expect("commit");
-    }
-
-    /// The same, while our triggers are gone.
-    fn miss(&mut self, node: usize) {
-        self.tell(|| format!("miss {node}"));
-        let app = &self.world.nodes[node].app;
-        let mut statement = app.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").expect("prepare");
-        let triggers = statement
-            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
-            .expect("triggers")
-            .collect::<rusqlite::Result<Vec<_>>>()
-            .expect("triggers");
-        drop(statement);
-        for (name, _) in &triggers {
-            app.execute_batch(&format!("DROP TRIGGER \"{name}\"")).expect("drop");
-        }
-        self.is_missing = true;
-        self.write(node);
-        self.is_missing = false;
-        for (_, sql) in &triggers {
+        for sql in &triggers {
             self.world.nodes[node].app.execute_batch(sql).expect("create");
         }
-        self.facts.drifts += 1;
+        self.facts.drifts += usize::from(!captured);
+        ran
     }
 
-    fn statement(&mut self, node: usize) {
+    fn random_statement(&mut self, node: usize) -> String {
         let shape = self.world.nodes[node].shape;
-        let before = self.world.nodes[node].rows();
-        let lives: Vec<usize> = before.keys().copied().collect();
+        let lives: Vec<usize> = self.world.nodes[node].rows().keys().copied().collect();
         let key = self.random.below(self.keys);
         let or = self.random.pick(&["", " OR REPLACE", " OR REPLACE", " OR IGNORE", " OR ABORT", " OR FAIL"]);
         let id = self.oracle.id();
-        let sql = match self.random.below(100) {
+        match self.random.below(100) {
             0..15 if !lives.is_empty() => {
                 let old = self.random.pick(&lives);
                 let (old, new) = (shape.key_sql(old), shape.key_sql(key));
@@ -272,16 +339,19 @@ impl History {
                     _ => format!("INSERT{or} INTO t VALUES ({key}, {id}{all})"),
                 }
             }
-        };
+        }
+    }
+
+    fn statement(&mut self, node: usize, sql: &str, captured: bool) {
+        let before = self.world.nodes[node].rows();
         // What a constraint refuses is not written.
-        let outcome = self.world.nodes[node].app.execute_batch(&sql);
+        drop(self.world.nodes[node].app.execute_batch(sql));
         let after = self.world.nodes[node].rows();
-        self.tell(|| format!("at {node}: {sql}{}", if outcome.is_err() { " (refused)" } else { "" }));
         let (origin, now) = (self.world.nodes[node].id, BEGINNING_MS + self.world.now + self.world.nodes[node].skew);
         let seen = &self.world.nodes[node];
         let unlogged = Version { ts_ms: now, origin, seq: seen.head() + 1 };
         let version = |key| seen.newest_version(key).unwrap_or(unlogged);
-        let is_logged = !self.is_missing && !self.world.is_full(node);
+        let is_logged = captured && !self.world.is_full(node);
         self.oracle.note((node, is_logged), (&before, &after), self.facts.one_writer, version);
     }
 
@@ -289,7 +359,7 @@ impl History {
     fn settle(&mut self) -> Option<Fault> {
         for node in 0..self.world.nodes.len() {
             if self.world.is_full(node) {
-                self.begin_anew(node);
+                self.perform(What::BeginAnew { node });
             }
         }
         for edge in 0..self.world.edges.len() {
@@ -313,9 +383,11 @@ impl History {
         Some(Fault::NeverQuiet)
     }
 
-    /// What every node holds, to be shown.
-    pub(super) fn states(&self) -> Vec<Rows> {
-        self.world.nodes.iter().map(super::node::Node::rows).collect()
+    /// What the nodes are, what happened, and what every node holds, to be shown.
+    pub(super) fn told(&self) -> String {
+        let states: Vec<Rows> = self.world.nodes.iter().map(super::node::Node::rows).collect();
+        let steps: String = self.happened.iter().map(|step| format!("{:>6} {:?}\n", step.now, step.what)).collect();
+        format!("{}\n{steps}{states:#?}", self.setting)
     }
 }
 
@@ -332,7 +404,7 @@ fn run_all(first: u64, count: u64, of_seed: fn(u64) -> History) {
                     let fault = history.run();
                     if let Some(fault) = fault {
                         let mut failed = failed.lock().expect("nobody panicked");
-                        failed.push((history.told.len(), seed, fault, history.told.clone(), history.states()));
+                        failed.push((history.happened.len(), seed, fault, history));
                     }
                 }
             });
@@ -340,12 +412,12 @@ fn run_all(first: u64, count: u64, of_seed: fn(u64) -> History) {
     });
     let mut failed = failed.into_inner().expect("nobody panicked");
     failed.sort_by_key(|(length, ..)| *length);
-    let faults: Vec<(u64, Fault)> = failed.iter().map(|(_, seed, fault, ..)| (*seed, *fault)).collect();
-    if let Some((_, seed, fault, told, states)) = failed.first() {
+    let faults: Vec<(u64, Fault)> = failed.iter().map(|(_, seed, fault, _)| (*seed, *fault)).collect();
+    if let Some((_, seed, fault, history)) = failed.into_iter().next() {
+        let told = shrink::told(|| of_seed(seed), fault, history);
         panic!(
-            "{} of {count} histories: {faults:?}\nseed {seed}: {fault:?} (again: TWINLITE_SEED={seed})\n{}\n{states:#?}",
-            failed.len(),
-            told.join("\n")
+            "{} of {count} histories: {faults:?}\nseed {seed}: {fault:?} (again: TWINLITE_SEED={seed})\n{told}",
+            faults.len()
         );
     }
 }

@@ -11,7 +11,7 @@ use rusqlite::functions::FunctionFlags;
 use super::link::Link;
 use crate::apply::{Applier, Recapture, SourceError};
 use crate::capture::reader::LogReader;
-use crate::capture::{self, CaptureOptions, Maintainer};
+use crate::capture::{self, CaptureOptions, Images, Maintainer};
 use crate::model::{Clock, ManualClock, NodeId, Version};
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{self, Role};
@@ -103,6 +103,9 @@ impl Recapture for InThisDatabase {
     }
 }
 
+/// Entries of the log that say a key was written: all that name one but touches.
+const WRITTEN: &str = "op IN (1, 2, 3, 9, 10)";
+
 fn options() -> CaptureOptions {
     CaptureOptions { two_way: true, ..CaptureOptions::default() }
 }
@@ -112,7 +115,10 @@ pub(super) fn template(path: &Path, shape: Shape) {
     let app = sqlite::open(path, Role::Application, true).expect("open");
     app.execute_batch("PRAGMA journal_mode = WAL; PRAGMA page_size = 4096").expect("WAL");
     app.execute_batch(&shape.ddl()).expect("ddl");
-    let mut maintainer = Maintainer::open(path, options(), Arc::new(ManualClock::at(0))).expect("open");
+    // Half of the shapes have images in their logs, which decide nothing.
+    let images = if shape.index % 2 == 1 { Images::Full } else { Images::Key };
+    let options = CaptureOptions { images, ..options() };
+    let mut maintainer = Maintainer::open(path, options, Arc::new(ManualClock::at(0))).expect("open");
     maintainer.install().expect("install");
     drop(maintainer);
     app.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("checkpoint");
@@ -137,6 +143,21 @@ impl Node {
     /// As after a restart: nothing is known but what the database keeps.
     pub(super) fn restart(&mut self) {
         (self.reader, self.maintainer, self.applier) = open(&self.path, &self.clock);
+    }
+
+    /// Removes our triggers, as whoever works on a database may. Says how they are made again.
+    pub(super) fn drop_triggers(&self) -> Vec<String> {
+        let mut found =
+            self.app.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").expect("prepare");
+        let triggers = found
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+            .expect("triggers")
+            .collect::<rusqlite::Result<Vec<_>>>()
+            .expect("triggers");
+        for (name, _) in &triggers {
+            self.app.execute_batch(&format!("DROP TRIGGER \"{name}\"")).expect("drop");
+        }
+        triggers.into_iter().map(|(_, sql)| sql).collect()
     }
 
     /// The last sequence number.
@@ -173,15 +194,16 @@ impl Node {
     /// The version of a key's newest entry, as a change of this node's own.
     pub(super) fn newest_version(&self, key: usize) -> Option<Version> {
         let key = self.shape.key_sql(key);
-        let sql = format!("SELECT ts, seq FROM __cdc_log WHERE op < 4 AND k0 = {key} ORDER BY seq DESC LIMIT 1");
+        let sql = format!("SELECT ts, seq FROM __cdc_log WHERE {WRITTEN} AND k0 = {key} ORDER BY seq DESC LIMIT 1");
         let read = |row: &rusqlite::Row<'_>| Ok(Version { ts_ms: row.get(0)?, origin: self.id, seq: row.get(1)? });
         self.app.query_row(&sql, [], read).ok()
     }
 
     /// Whether the versions of a key go back in the log.
     pub(super) fn went_back(&self) -> bool {
-        let sql = "SELECT k0, ts, coalesce(origin, ?1), coalesce(oseq, seq) FROM __cdc_log WHERE op < 4 ORDER BY seq";
-        let mut statement = self.app.prepare_cached(sql).expect("prepare");
+        let of = "coalesce(origin, ?1), coalesce(oseq, seq)";
+        let sql = format!("SELECT k0, ts, {of} FROM __cdc_log WHERE {WRITTEN} ORDER BY seq");
+        let mut statement = self.app.prepare_cached(&sql).expect("prepare");
         let mut newest: BTreeMap<String, Version> = BTreeMap::new();
         let mut rows = statement.query([self.id.0]).expect("log");
         while let Some(row) = rows.next().expect("row") {

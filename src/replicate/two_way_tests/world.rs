@@ -148,7 +148,7 @@ impl World {
         let (peer, peer_name) = (self.nodes[a].id, name(a));
         let node = &mut self.nodes[b];
         let now_ms = node.clock.now_ms();
-        let copying_back = !node.links[&a].copies.done();
+        let copying_back = node.links[&a].copies.back();
         let mut items = items.into_iter().map(Ok);
         let window = Window {
             peer,

@@ -198,7 +198,15 @@ impl Both {
     #[track_caller]
     pub fn assert_same(&self, skip: &[&str]) {
         let skip: Vec<String> = skip.iter().map(|&name| name.to_owned()).collect();
-        let oracle = Oracle { versions: false, sequences: false, skip: skip.clone(), extra: skip };
+        let oracle = Oracle { versions: false, sequences: false, skip: skip.clone(), extra: skip, any_order: false };
+        oracle.assert_equal(&self.database(Side::A), &self.database(Side::B));
+    }
+
+    /// Waits for rest, and panics unless both hold the same, however the constraints of a table are ordered.
+    #[track_caller]
+    pub fn equal_in_any_order(&mut self) {
+        self.quiesce();
+        let oracle = Oracle { versions: false, sequences: false, any_order: true, ..Oracle::default() };
         oracle.assert_equal(&self.database(Side::A), &self.database(Side::B));
     }
 

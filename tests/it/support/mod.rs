@@ -5,6 +5,7 @@ pub mod both;
 pub mod cq;
 pub mod cq_arrays;
 pub mod cq_table;
+pub mod hook;
 pub mod nodes;
 pub mod oracle;
 pub mod pair;

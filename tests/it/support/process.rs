@@ -66,7 +66,8 @@ impl Process {
         Self::spawn(name, &mut command)
     }
 
-    fn spawn(name: &str, command: &mut Command) -> Self {
+    /// Starts a command that is the program.
+    pub fn spawn(name: &str, command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_child(&child);
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -97,6 +98,26 @@ impl Process {
     pub fn run(config: &Path, env: &[(&str, &str)]) -> Self {
         let name = config.file_stem().unwrap().to_string_lossy().into_owned();
         Self::start(&name, &["run".as_ref(), "--config".as_ref(), config.as_os_str()], env)
+    }
+
+    /// The same, with its stdout there.
+    pub fn run_into(stdout: impl Into<Stdio>, config: &Path) -> Self {
+        Self::start_into(stdout, &["run".as_ref(), "--config".as_ref(), config.as_os_str()])
+    }
+
+    /// Starts the program with its stdout there.
+    pub fn start_into<S: AsRef<std::ffi::OsStr>>(stdout: impl Into<Stdio>, args: &[S]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twinlite"));
+        command.args(args).stdout(stdout);
+        Self::spawn("twinlite", &mut command)
+    }
+
+    /// `twinlite cdc` on that database, with its stdout at the end of that file.
+    pub fn cdc(database: &Path, stdout: &Path, flags: &[&str], env: &[(&str, &str)]) -> Self {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(stdout).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twinlite"));
+        command.args(["cdc".as_ref(), "--db".as_ref(), database.as_os_str()]).args(flags);
+        Self::spawn("cdc", command.envs(env.iter().copied()).stdout(file))
     }
 
     /// Sends it a signal; nothing if it has ended.

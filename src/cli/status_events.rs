@@ -1,0 +1,110 @@
+//! Consumers of events in `twinlite status`.
+
+use std::fmt::Write as _;
+
+use rusqlite::Connection;
+
+use super::output;
+use super::status::time_of_day;
+use crate::model::{Epoch, Position};
+use crate::telemetry::{EventsReport, EventsState};
+
+/// The consumers of events that the database knows, up to the end of its log at `head`.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn offline(connection: &Connection, head: i64) -> rusqlite::Result<Vec<EventsReport>> {
+    let sql = "SELECT name, epoch, seq FROM __cdc_consumers WHERE kind = 'events' ORDER BY name";
+    let mut consumers = connection.prepare(sql)?;
+    let read = |row: &rusqlite::Row<'_>| {
+        let (epoch, seq): (Option<i64>, Option<i64>) = (row.get(1)?, row.get(2)?);
+        let position = epoch.zip(seq).map(|(epoch, seq)| Position { epoch: Epoch(epoch), seq });
+        Ok(EventsReport {
+            name: row.get(0)?,
+            output: None,
+            state: EventsState::Offline,
+            position: position.map(Into::into),
+            head: Some(head),
+            changes_behind: position.and_then(|position| u64::try_from(head - position.seq).ok()),
+            events: 0,
+            last_success_ms: None,
+            failing_since_ms: None,
+            failed_tries: 0,
+            last_error: None,
+        })
+    };
+    consumers.query_map([], read)?.collect()
+}
+
+/// One consumer as a person reads it.
+pub(super) fn person(events: &EventsReport) -> String {
+    let mut text = String::new();
+    let to = match events.output.as_deref() {
+        None => String::new(),
+        Some("-") => " to stdout".to_owned(),
+        Some("json") => " to stdout as JSON".to_owned(),
+        Some(url) => format!(" to {url}"),
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "  events {}{to}: {}", events.name, events.state.word());
+    if let Some(position) = &events.position {
+        let head = events.head.map(|head| format!(" of {head}")).unwrap_or_default();
+        let behind = events.changes_behind.map(|changes| format!(", {} changes behind", output::thousands(changes)));
+        let _ = writeln!(text, "    position {}{head}{}", position.seq, behind.unwrap_or_default());
+    }
+    if let Some(since_ms) = events.failing_since_ms {
+        let (since, tries) = (time_of_day(since_ms), output::thousands(events.failed_tries));
+        let last = events.last_success_ms.map(|ms| format!("; the last batch that was at {}", time_of_day(ms)));
+        let _ = writeln!(text, "    not taken since {since}, tried {tries} times{}", last.unwrap_or_default());
+    }
+    if let Some(error) = &events.last_error {
+        let _ = writeln!(text, "    error ({}): {}", error.code, error.message);
+        if !error.hint.is_empty() {
+            let _ = writeln!(text, "    to do: {}", error.hint);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{ManualClock, Trouble};
+    use crate::telemetry::Board;
+
+    #[test]
+    fn a_person_reads_since_when_a_webhook_does_not_answer_and_what_to_do() {
+        let clock = Arc::new(ManualClock::at(50_587_400));
+        let board = Board::new("a", "a.db", Arc::<ManualClock>::clone(&clock));
+        let handle = board.events("search", "https://example.org/hook");
+        handle.progress((EventsState::Live, 1), Position { epoch: Epoch(1), seq: 7 }, 2_007);
+        clock.set(50_588_400);
+        handle.failed(Trouble {
+            code: "webhook_status".into(),
+            message: "answered 500".into(),
+            hint: "mend it".into(),
+        });
+        let wanted = "  events search to https://example.org/hook: retrying
+    position 7 of 2007, 2,000 changes behind
+    not taken since 14:03:08 UTC, tried 1 times; the last batch that was at 14:03:07 UTC
+    error (webhook_status): answered 500
+    to do: mend it
+";
+        assert_eq!(person(&board.report().events[0]), wanted);
+    }
+
+    #[test]
+    fn without_an_owner_the_database_tells_where_its_consumers_are() {
+        let connection = crate::sqlite::in_memory().expect("memory");
+        connection.execute_batch(crate::sqlite::store::CAPTURE_TABLES).expect("tables");
+        let rows = "INSERT INTO __cdc_consumers(name, kind, peer, epoch, seq) VALUES
+                    ('b', 'events', NULL, 255, 3), ('a', 'events', NULL, NULL, NULL), ('c', 'link', 7, 255, 1)";
+        connection.execute_batch(rows).expect("rows");
+        let found = offline(&connection, 9).expect("reads");
+        let found: Vec<_> = found.iter().map(|events| (events.name.as_str(), events.changes_behind)).collect();
+        assert_eq!(found, [("a", None), ("b", Some(6))]);
+        assert_eq!(person(&offline(&connection, 9).expect("reads")[0]), "  events a: offline\n");
+    }
+}

@@ -1,0 +1,199 @@
+//! What `twinlite cdc` is asked for in vain, where it cannot write, and what sqlite-cdc left behind.
+
+use serde_json::{Value, json};
+
+use crate::cdc::{app, cdc, cdc_fails, events};
+use crate::support::{
+    Place, open, open_reader,
+    process::{Process, expect_code, expect_failure},
+    random::Random,
+    wait::until,
+};
+
+#[test]
+fn tables_that_can_have_no_events_are_named_with_the_reason_and_nothing_is_changed() {
+    let place = Place::new();
+    let conn = app(&place, 3, &mut Random::new(1));
+    conn.execute_batch(
+        "CREATE VIEW v AS SELECT 1; CREATE VIRTUAL TABLE f USING fts5(x);
+         CREATE TABLE c(rowid, _rowid_, oid);",
+    )
+    .unwrap();
+    for (table, says) in [
+        ("nope", "there is no table \"nope\""),
+        ("v", "it is a view"),
+        ("f", "it is a virtual table"),
+        ("f_data", "belongs to a virtual table"),
+        ("sqlite_schema", "SQLite's or Twinlite's own"),
+        ("t*", "there is no table \"t*\""),
+    ] {
+        let said = cdc_fails(&place, 2, &["--table", "t", "--table", table, "--setup", "--cdc"]);
+        assert!(said.contains(says), "{table}: {said}");
+        let ours: i64 = conn
+            .query_row("SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_\\_cdc%' ESCAPE '\\'", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        assert_eq!(ours, 0, "{table}");
+    }
+    let said = cdc_fails(&place, 2, &["--table", "c", "--setup", "--cdc"]);
+    assert!(said.contains("table \"c\" has no events") && said.contains("rowid"), "{said}");
+    let said = cdc_fails(&place, 2, &["--table", "t", "--cdc"]);
+    assert!(said.contains("not captured") || said.contains("--setup"), "{said}");
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_refused_in_words() {
+    let place = Place::new();
+    let _conn = app(&place, 3, &mut Random::new(1));
+    for (flags, says) in [
+        (&["--cdc", "-o", "http//x"][..], "--output: wants -, json, or a URL"),
+        (&["--cdc", "-o", "table"], "--output: wants -, json, or a URL"),
+        (&["--cdc", "--header", "X=1"], "belong to an --output that is a URL"),
+        (&["--cdc", "-o", "http://localhost:1/", "--header", "X"], "--header: wants NAME=VALUE"),
+        (&["--cdc", "-o", "http://localhost:1/", "--retry-for", "soon"], "--retry-for: soon: wants a duration"),
+        (&["--cdc", "--batch-size", "0"], "wants at least 1"),
+        (&["--cdc", "--db-params", "_pragma=foreign_keys(1)"], "_pragma=foreign_keys(1) is not taken"),
+        (&["--setup", "--consumer", ""], "consumer \"\""),
+        (&["--setup", "--log-table", "mine"], "has to begin with \"__cdc_\""),
+        (&["--cdc", "--take-over"], "--setup"),
+    ] {
+        let said = cdc_fails(&place, 2, flags);
+        assert!(said.contains(says), "{flags:?}: {said}");
+    }
+    let said = expect_failure(1, &["cdc", "--db", &place.file("none.db").display().to_string(), "--cdc"]);
+    assert!(said.contains("none.db"), "{said}");
+    expect_code(0, &["cdc", "--help"]);
+    // The word means what it meant everywhere else.
+    let said = expect_failure(2, &["status", "--db", "x.db", "-o", "http://x"]);
+    assert!(said.contains("table, json"), "{said}");
+}
+
+#[test]
+fn a_log_of_keys_names_the_command_that_makes_it_one_of_images() {
+    let place = Place::new();
+    let _conn = app(&place, 3, &mut Random::new(1));
+    let source = place.source().display().to_string();
+    expect_code(0, &["setup", "--db", &source]);
+    for flags in [&["--cdc"][..], &["--setup", "--cdc"], &["--bootstrap"]] {
+        let said = cdc_fails(&place, 2, flags);
+        assert!(said.contains("--images full"), "{flags:?}: {said}");
+    }
+    expect_code(0, &["setup", "--db", &source, "--images", "full"]);
+    cdc(&place, &["--bootstrap"]);
+}
+
+/// A disk that is full, and a reader that went away.
+#[test]
+fn an_output_that_cannot_be_written_stops_it_and_loses_nothing() {
+    let place = Place::new();
+    let conn = open(&place.source());
+    conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v)").unwrap();
+    cdc(&place, &["--setup"]);
+    conn.execute_batch("INSERT INTO t VALUES (1, 'a'), (2, 'b'); DELETE FROM t WHERE id = 1").unwrap();
+    let full = std::path::Path::new("/dev/full");
+    if full.exists() {
+        let mut process = Process::cdc(&place.source(), full, &["--cdc", "-o", "json"], &[]);
+        assert_eq!(process.wait().code(), Some(1));
+        assert!(process.said().contains("stdout"), "{}", process.said());
+    }
+    let out = place.file("events.json");
+    let process = Process::cdc(&place.source(), &out, &["--cdc", "-o", "json"], &[]);
+    until("all events", || match events(&out).len() {
+        3 => Ok(()),
+        count => Err(format!("{count} events")),
+    });
+    process.stop();
+}
+
+/// An application that keeps the write lock keeps the position from being noted, not the events from being said.
+#[test]
+fn beside_a_write_lock_that_is_held_events_go_on_and_the_position_is_noted_when_it_is_free() {
+    let place = Place::new();
+    let conn = open(&place.source());
+    conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v)").unwrap();
+    cdc(&place, &["--setup"]);
+    conn.execute_batch("INSERT INTO t VALUES (1, 'a')").unwrap();
+    let out = place.file("events.json");
+    let lock = open(&place.source());
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let process = Process::cdc(&place.source(), &out, &["--cdc", "-o", "json"], &[]);
+    until("the event beside a lock that is held", || match events(&out).len() {
+        1 => Ok(()),
+        count => Err(format!("{count} events")),
+    });
+    lock.execute_batch("COMMIT").unwrap();
+    until("the position to be noted when the lock is free", || {
+        let (seq, head): (i64, i64) = open_reader(&place.source())
+            .query_row("SELECT seq, (SELECT max(seq) FROM __cdc_log) FROM __cdc_consumers", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        if seq == head { Ok(()) } else { Err(format!("{seq} of {head}")) }
+    });
+    process.stop();
+}
+
+/// The triggers of sqlite-cdc, in their shape.
+const THEIRS: &str = "
+CREATE TABLE __cdc_log(id INTEGER PRIMARY KEY, timestamp TEXT NOT NULL, tablename TEXT NOT NULL,
+  operation TEXT NOT NULL, before TEXT, after TEXT);
+CREATE TRIGGER t__cdc_insert AFTER INSERT ON t BEGIN
+  INSERT INTO __cdc_log(timestamp, tablename, operation, before, after) VALUES
+    (strftime('%Y-%m-%d %H:%M:%f'), 't', 'INSERT', NULL, json_object('id', NEW.id, 'v', NEW.v)); END;
+CREATE TRIGGER t__cdc_update AFTER UPDATE ON t BEGIN
+  INSERT INTO __cdc_log(timestamp, tablename, operation, before, after) VALUES (strftime('%Y-%m-%d %H:%M:%f'), 't',
+    'UPDATE', json_object('id', OLD.id, 'v', OLD.v), json_object('id', NEW.id, 'v', NEW.v)); END;
+CREATE TRIGGER t__cdc_delete AFTER DELETE ON t BEGIN
+  INSERT INTO __cdc_log(timestamp, tablename, operation, before, after) VALUES
+    (strftime('%Y-%m-%d %H:%M:%f'), 't', 'DELETE', json_object('id', OLD.id, 'v', OLD.v), NULL); END;
+";
+
+fn said(events: &[Value]) -> Vec<String> {
+    events.iter().map(|event| format!("{} {} {}", event["operation"], event["before"], event["after"])).collect()
+}
+
+#[test]
+fn what_sqlite_cdc_left_in_its_log_is_handed_over_first_and_nothing_falls_between() {
+    for by_setup in [false, true] {
+        let place = Place::new();
+        let conn = open(&place.source());
+        conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v)").unwrap();
+        conn.execute_batch(THEIRS).unwrap();
+        conn.execute_batch("INSERT INTO t VALUES (1, 'a'), (2, 0.5); UPDATE t SET v = NULL WHERE id = 1").unwrap();
+        let source = place.source().display().to_string();
+        let refused = cdc_fails(&place, 1, &["--setup", "--cdc"]);
+        assert!(refused.contains("--take-over"), "{refused}");
+        let out = place.file("events.json");
+        let flags = match by_setup {
+            true => {
+                expect_code(0, &["setup", "--db", &source, "--take-over", "--images", "full"]);
+                // Nobody is noted yet for whom the log would be kept, but the log is there.
+                cdc(&place, &["--setup"]);
+                vec!["--cdc", "-o", "json", "--batch-size", "2"]
+            }
+            false => vec!["--setup", "--take-over", "--cdc", "-o", "json", "--batch-size", "2"],
+        };
+        let process = Process::cdc(&place.source(), &out, &flags, &[]);
+        until(
+            "what they logged",
+            || if events(&out).len() >= 3 { Ok(()) } else { Err(events(&out).len().to_string()) },
+        );
+        conn.execute_batch("DELETE FROM t WHERE id = 2").unwrap();
+        until("what we logged", || if events(&out).len() >= 4 { Ok(()) } else { Err(events(&out).len().to_string()) });
+        process.stop();
+        let wanted = [
+            json!({"operation": "INSERT", "before": null, "after": {"id": 1, "v": "a"}}),
+            json!({"operation": "INSERT", "before": null, "after": {"id": 2, "v": 0.5}}),
+            json!({"operation": "UPDATE", "before": {"id": 1, "v": "a"}, "after": {"id": 1, "v": null}}),
+            json!({"operation": "DELETE", "before": {"id": 2, "v": 0.5}, "after": null}),
+        ];
+        assert_eq!(said(&events(&out)), said(&wanted));
+        assert!(events(&out)[0]["timestamp"].as_str().unwrap().starts_with("20"), "the time is theirs");
+        cdc(&place, &["--teardown"]);
+        let left: i64 = open_reader(&place.source())
+            .query_row("SELECT count(*) FROM sqlite_schema WHERE name <> 't'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(left, 0, "nothing of theirs or ours is left");
+    }
+}
