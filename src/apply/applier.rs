@@ -8,15 +8,12 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::catalog::Received;
 use super::checkpoint::{self, Copies};
-use super::file::{create_file, switch_to_wal};
+use super::file::{self, create_file, switch_to_wal};
 use super::merge::{self, Both, LogIndex, Watch};
 use super::{Applied, Error, Held, Meeting, Recapture, Window, mirror, user_triggers};
-use crate::model::NodeId;
+use crate::model::{NodeId, Selection};
 use crate::sqlite::{self, Role};
 use crate::telemetry::failpoint;
-
-/// The WAL is checkpointed above this size: an application that only reads would never do it.
-const WAL_BYTES_MAX: u64 = 32 << 20;
 
 /// The page cache: a window's pages, or those of an index that is written in no order, are not written and read again
 /// and again.
@@ -71,6 +68,25 @@ impl Applier {
         transaction.commit()?;
         self.peers.remove(&meeting.peer);
         Ok(())
+    }
+
+    /// Keeps how the first contact with a peer goes that only sends, before its first window: whether its rows win over
+    /// ours, and whether what only we have stays. When this returns, it is durable.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn meet_sender(&mut self, peer: NodeId, wins: bool, how: merge::How) -> Result<(), Error> {
+        let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        merge::keep_one_way(&transaction, peer, wins, how)?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Whether a table here holds a row, of those that may come over a link.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn holds_rows(&self, selection: &Selection) -> Result<bool, Error> {
+        Ok(file::holds_rows(&self.conn, selection)?)
     }
 
     /// The local node's id.
@@ -137,30 +153,8 @@ impl Applier {
         failpoint::hit(failpoint::APPLY_AFTER_COMMIT);
         self.peers.insert(peer, received);
         self.index = index;
-        self.checkpoint_wal();
+        file::checkpoint_wal(&self.conn, &self.path);
         Ok(applied)
-    }
-
-    /// Moves what the WAL holds into the database, as far as its readers let it. A failure costs nothing but disk.
-    fn checkpoint_wal(&self) {
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
-        if std::fs::metadata(wal).is_ok_and(|wal| wal.len() > WAL_BYTES_MAX)
-            && let Err(error) = self.checkpoint_if_behind()
-        {
-            tracing::debug!(%error, "WAL not checkpointed");
-        }
-    }
-
-    /// A WAL keeps its size once it was written from its beginning again, so the file's size alone says nothing.
-    fn checkpoint_if_behind(&self) -> rusqlite::Result<()> {
-        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-        let (frames, moved) = self.conn.prepare_cached("PRAGMA main.wal_checkpoint(NOOP)")?.query_row([], read)?;
-        let page: i64 = self.conn.prepare_cached("PRAGMA main.page_size")?.query_row([], |row| row.get(0))?;
-        if (frames - moved).saturating_mul(page).cast_unsigned() > WAL_BYTES_MAX {
-            self.conn.prepare_cached("PRAGMA main.wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
-        }
-        Ok(())
     }
 }
 

@@ -5,7 +5,12 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::Error;
+use crate::model::Selection;
 use crate::sqlite;
+use crate::sqlite::catalog::{TableKind, table_list};
+
+/// The WAL is checkpointed above this size: an application that only reads would never do it.
+const WAL_BYTES_MAX: u64 = 32 << 20;
 
 /// Switches the database to WAL, so that its readers never wait.
 ///
@@ -40,4 +45,40 @@ pub(super) fn create_file(path: &Path) -> std::io::Result<()> {
     }
     // The umask may have taken the group's bits away.
     file.set_permissions(std::fs::Permissions::from_mode(MODE))
+}
+
+/// Moves what the WAL holds into the database, as far as its readers let it. A failure costs nothing but disk.
+pub(super) fn checkpoint_wal(conn: &Connection, path: &Path) {
+    let mut wal = path.to_owned().into_os_string();
+    wal.push("-wal");
+    if std::fs::metadata(wal).is_ok_and(|wal| wal.len() > WAL_BYTES_MAX)
+        && let Err(error) = checkpoint_if_behind(conn)
+    {
+        tracing::debug!(%error, "WAL not checkpointed");
+    }
+}
+
+/// A WAL keeps its size once it was written from its beginning again, so the file's size alone says nothing.
+fn checkpoint_if_behind(conn: &Connection) -> rusqlite::Result<()> {
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+    let (frames, moved) = conn.prepare_cached("PRAGMA main.wal_checkpoint(NOOP)")?.query_row([], read)?;
+    let page: i64 = conn.prepare_cached("PRAGMA main.page_size")?.query_row([], |row| row.get(0))?;
+    if (frames - moved).saturating_mul(page).cast_unsigned() > WAL_BYTES_MAX {
+        conn.prepare_cached("PRAGMA main.wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+/// Whether a table of these holds a row.
+///
+/// # Errors
+/// SQLite's.
+pub(super) fn holds_rows(conn: &Connection, selection: &Selection) -> rusqlite::Result<bool> {
+    for table in table_list(conn)? {
+        let any = format!("SELECT 1 FROM main.{}", sqlite::ident(&table.name));
+        if table.kind == TableKind::Ordinary && selection.has(&table.name) && conn.prepare(&any)?.exists([])? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -17,7 +17,7 @@ use super::rows::Writer;
 use super::statement::Target;
 use super::{Applied, Error, NeedRange, SourceError, Window, merge, moves};
 use crate::migrate;
-use crate::model::{CopyingBack, Digest, Position, Range, Rows, TableId, WindowItem};
+use crate::model::{CopyingBack, Digest, Position, Range, RangeMode, Rows, TableId, WindowItem};
 use crate::sqlite::store::{self, meta_key};
 use crate::sqlite::{self, ident};
 
@@ -55,6 +55,8 @@ pub(super) fn apply<'a, 'w: 'a>(
     work.settle_schema(&mut items)?;
     if both.is_some() {
         watch.follow(conn)?;
+    }
+    if both.is_some() && !frame.is_one_way() {
         work.settle_both(begins_session)?;
     }
     work.begin_marked_copies();
@@ -94,6 +96,13 @@ pub(super) struct Frame<'a> {
     /// Whether the application's changes here go unlogged.
     pub(super) log_is_full: bool,
     pub(super) now_ms: i64,
+}
+
+impl Frame<'_> {
+    /// Whether the peer never sees what is here, though its changes are merged.
+    pub(super) fn is_one_way(&self) -> bool {
+        self.rules.merge.as_ref().is_some_and(|rules| rules.one_way)
+    }
 }
 
 /// Refuses a window that does not begin at the checkpoint. Says whether every table is copied again: where the peer says
@@ -253,7 +262,10 @@ impl Work<'_> {
             let copy = self.received.copies.get(range.table);
             let of_copy = range.low.is_some() && copy.is_some_and(|copy| copy.lost_history);
             let target = self.received.targets.get(&range.table).ok_or(Error::UnknownTable { id: range.table })?;
-            merge.range(target, range, range.lost_history || of_copy)?;
+            // Who only sends does not know how the first contact goes here.
+            let union = self.frame.is_one_way() && merge::is_union(self.conn, self.frame.peer)?;
+            let mode = if union { RangeMode::Union } else { range.mode };
+            merge.range(target, (range, mode), range.lost_history || of_copy)?;
         } else {
             let written = copy::apply_range(&self.writer(range.table)?, range)?;
             self.applied.upserts += written.upserts;
@@ -296,8 +308,11 @@ impl Work<'_> {
         for (table, value) in &end.sequences {
             self.sequence(table, *value)?;
         }
-        self.pragma("user_version", end.user_version)?;
-        self.pragma("application_id", end.application_id)?;
+        if self.frame.rules.merge.is_none() {
+            // Where changes are merged, each database has its own.
+            self.pragma("user_version", end.user_version)?;
+            self.pragma("application_id", end.application_id)?;
+        }
         if self.frame.rules.merge.is_none() && store::epoch(self.conn)?.is_some() {
             let hlc: Option<i64> = store::meta(self.conn, meta_key::HLC)?;
             if hlc.is_none_or(|hlc| hlc < end.to.ts_ms) {

@@ -234,7 +234,8 @@ fn a_full_log_stops_the_triggers_and_begins_a_new_epoch() {
     fixture.run("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) INSERT INTO t SELECT i FROM n");
     let full = log_state(&fixture.ours).unwrap();
     assert_eq!(full.rows, 91, "the rows of the retention, and an eighth");
-    let request = PruneRequest { acknowledged: vec![], retention: fixture.options.retention };
+    let request =
+        PruneRequest { acknowledged: vec![], retention: fixture.options.retention, ..PruneRequest::default() };
     assert!(prune(&mut fixture.ours, &request, &fixture.clock).unwrap().limit_reached);
     let again = fixture.install();
     assert!(again.new_epoch && again.epoch != first.epoch && !again.did.is_empty());
@@ -278,7 +279,7 @@ fn pruning_keeps_what_the_slowest_consumer_needs_until_the_retention_cuts_it_off
     };
     fill(&fixture, 1);
     let acknowledged = vec![("fast".to_owned(), 900), ("slow".to_owned(), 100)];
-    let mut request = PruneRequest { acknowledged, retention: Retention::default() };
+    let mut request = PruneRequest { acknowledged, ..PruneRequest::default() };
     let pruned = prune(&mut fixture.ours, &request, &fixture.clock).unwrap();
     assert_eq!((pruned.oldest, pruned.removed, pruned.more), (100, 99, false));
     let changes = fixture.ours.total_changes();
@@ -287,11 +288,26 @@ fn pruning_keeps_what_the_slowest_consumer_needs_until_the_retention_cuts_it_off
     request = PruneRequest {
         acknowledged: vec![("fast".into(), 950)],
         retention: Retention { rows: 500, ..request.retention },
+        ..request
     };
     let pruned = prune(&mut fixture.ours, &request, &fixture.clock).unwrap();
     assert_eq!((pruned.cut_off, pruned.oldest), (vec!["slow".to_owned()], 950));
     let cut: Vec<bool> = consumers::list(&fixture.ours).unwrap().into_iter().map(|one| one.cut_off).collect();
     assert_eq!(cut, [false, true]);
+}
+
+/// Where a peer changes rows here that never sees ours, only the log tells that it had not seen them.
+#[test]
+fn a_log_that_keeps_all_is_bounded_by_the_retention_alone() {
+    let mut fixture = Fixture::captured("CREATE TABLE t(k INTEGER PRIMARY KEY)");
+    fixture.run("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000) INSERT INTO t SELECT i FROM n");
+    let head = fixture.head();
+    let mut request =
+        PruneRequest { acknowledged: vec![("b".into(), head)], keep_all: true, ..PruneRequest::default() };
+    assert_eq!(prune(&mut fixture.ours, &request, &fixture.clock).unwrap().removed, 0);
+    request.retention.rows = 100;
+    let pruned = prune(&mut fixture.ours, &request, &fixture.clock).unwrap();
+    assert_eq!((pruned.oldest, pruned.cut_off), (head - 100, vec![]));
 }
 
 #[test]
@@ -303,7 +319,8 @@ fn the_retention_bounds_the_log_by_age_and_size_too() {
     );
     let head = fixture.head();
     let wall = crate::model::SystemClock.now_ms();
-    let request = |retention| PruneRequest { acknowledged: vec![("away".into(), 5)], retention };
+    let request =
+        |retention| PruneRequest { acknowledged: vec![("away".into(), 5)], retention, ..PruneRequest::default() };
     fixture.clock.set(wall + 10_000);
     let young = Retention { age: Duration::from_secs(3600), ..Retention::default() };
     assert!(prune(&mut fixture.ours, &request(young), &fixture.clock).unwrap().cut_off.is_empty());
@@ -314,7 +331,8 @@ fn the_retention_bounds_the_log_by_age_and_size_too() {
     let state = log_state(&fixture.ours).unwrap();
     assert_eq!(state.rows, 2);
     fixture.clock.set(wall + 7_200_000);
-    let request = PruneRequest { acknowledged: vec![("late".into(), head - 1)], retention: young };
+    let request =
+        PruneRequest { acknowledged: vec![("late".into(), head - 1)], retention: young, ..PruneRequest::default() };
     assert_eq!(prune(&mut fixture.ours, &request, &fixture.clock).unwrap().oldest, head + 1, "the newest entry stays");
 }
 
@@ -439,7 +457,7 @@ fn a_consumer_is_cut_off_where_entries_go_that_it_has_not_read_and_only_once() {
     let head = fixture.head();
     let retention = Retention { rows: 100, ..Retention::default() };
     let prune = |fixture: &mut Fixture, seq| {
-        let request = PruneRequest { acknowledged: vec![("a".into(), seq)], retention };
+        let request = PruneRequest { acknowledged: vec![("a".into(), seq)], retention, ..PruneRequest::default() };
         prune(&mut fixture.ours, &request, &fixture.clock).unwrap()
     };
     let pruned = prune(&mut fixture, head - 100);

@@ -113,7 +113,7 @@ impl Maintainer {
     /// # Errors
     /// Its errors.
     pub fn prune(&mut self, acknowledged: Vec<(String, i64)>) -> Result<Pruned, Error> {
-        let request = PruneRequest { acknowledged, retention: self.options.retention };
+        let request = PruneRequest { acknowledged, retention: self.options.retention, keep_all: self.options.keep_all };
         prune::prune(&mut self.connection, &request, &*self.clock)
     }
 

@@ -76,6 +76,9 @@ pub struct CaptureOptions {
     /// Whether changes of peers are applied here too: then what capture may have missed is copied to all of them under
     /// the rules for both ways.
     pub two_way: bool,
+    /// Whether a peer changes rows here that never sees ours. Only the log tells then what it had not seen, so entries are
+    /// kept for as long as the retention allows.
+    pub keep_all: bool,
 }
 
 impl Default for CaptureOptions {
@@ -87,6 +90,7 @@ impl Default for CaptureOptions {
             log_table: "__cdc_log".to_owned(),
             retention: Retention::default(),
             two_way: false,
+            keep_all: false,
         }
     }
 }

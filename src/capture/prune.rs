@@ -38,6 +38,8 @@ pub struct PruneRequest {
     pub acknowledged: Vec<(String, i64)>,
     /// What bounds the log for those who are away.
     pub retention: Retention,
+    /// Whether entries stay for as long as the retention allows, whoever has got them.
+    pub keep_all: bool,
 }
 
 /// What was pruned.
@@ -146,7 +148,9 @@ fn plan(connection: &Connection, log: &str, request: &PruneRequest, clock: &dyn 
     // A consumer's position is the last entry that it has read.
     let bound = retention_bound(connection, log, &request.retention, clock)? - 1;
     let cut_off: Vec<String> = known.iter().filter(|(_, seq)| **seq < bound).map(|(name, _)| name.clone()).collect();
-    let keep_from = known.values().copied().filter(|seq| *seq >= bound).min().unwrap_or(head).min(head);
+    let kept = request.keep_all.then_some(bound.max(0));
+    let needed = known.values().copied().filter(|seq| *seq >= bound).chain(kept).min();
+    let keep_from = needed.unwrap_or(head).min(head);
     let keep_from = change_log::change_start(connection, log, keep_from)?;
     Ok(PrunePlan { epoch, keep_from, positions, cut_off })
 }

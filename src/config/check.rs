@@ -171,6 +171,12 @@ impl Check<'_> {
         for (glob, policy) in &link.policy_tables {
             self.one_of_the_two(&format!("{key}.policy_tables.{glob}.prefer"), preferred(policy), link, node);
         }
+        if link.seed.is_some() && !node.merges() {
+            self.fault(
+                &format!("{key}.seed"),
+                "belongs to a link with `directions: both`; one way, the source wins".to_owned(),
+            );
+        }
         match &link.seed {
             None => {}
             Some(Seed::Node(name)) => self.one_of_the_two(&format!("{key}.seed"), Some(name), link, node),

@@ -204,10 +204,10 @@ fn link(mut section: Section<'_>) -> LinkConfig {
     }
     if directions.is_some() && !both {
         let what = "belongs to a link with `directions: both`; one way, the source wins";
-        section.refuse(&["seed", "seed_prefer"], what);
-        if receives {
-            section.refuse(&["policy", "policy_tables", "max_clock_skew"], what);
-        }
+        // Where others get what comes, a first contact has to be decided: whether they do, the whole file tells.
+        let refused: &[&str] =
+            if receives { &["policy", "policy_tables", "max_clock_skew"] } else { &["seed", "seed_prefer"] };
+        section.refuse(refused, what);
     }
     if both {
         section.refuse(&["protect"], "is for what only receives; with `directions: both` applications write here too");

@@ -34,7 +34,7 @@ const LOG_FULL: Check = Check {
     severity: Severity::Error,
     scope: Scope::Always,
     why: "The log reached its limit with nobody there to prune it: the triggers have stopped, changes go unlogged.",
-    fix: "Start the node: it begins a new epoch and repairs its replicas by digest. Both ways, that is a first contact again: see `seed`.",
+    fix: "Start the node: it begins a new epoch and repairs its replicas by digest. Both ways, what changes of a peer overwrite until then is kept as conflicts.",
 };
 const LOG_NEAR_FULL: Check = Check {
     name: "log_near_full",

@@ -162,6 +162,7 @@ pub fn capture_options(config: &NodeConfig) -> CaptureOptions {
         change_images: false,
         log_table: config.capture.log_table.clone(),
         two_way: config.merges(),
+        keep_all: config.merges() && config.links.iter().any(|link| !link.directions.sends()),
         retention: capture::Retention { age: retention.age, rows: retention.rows, size_bytes: retention.size_bytes },
     }
 }
@@ -223,6 +224,7 @@ fn merge_rules(config: &NodeConfig, link: &LinkConfig) -> MergeRules {
     };
     MergeRules {
         forwards: config.links.len() > 1,
+        one_way: !link.directions.sends(),
         policies: Policies {
             default: policy(&link.policy),
             tables: link.policy_tables.iter().map(of_tables).collect(),

@@ -1,15 +1,16 @@
 //! How the two ends of a link that both send begin: each tells what it makes of the other's checkpoint, both decide alike
 //! from that, and keep what they decided before any window flows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::meeting::{self, Decided, Seed, Side};
 use super::sender::Start;
-use super::session::End;
+use super::session::{End, Told};
 use super::{Error, feed::Feed};
-use crate::apply::{FromPeer, How, Meeting};
+use crate::apply::{Applier, FromPeer, How, Meeting};
 use crate::capture::source::{ChangeSource, TwoWay};
 use crate::capture::{self, CheckpointVerdict, Maintainer};
 use crate::link::{self, Connection, Frame, FrameStream, Hello, Verdict};
@@ -37,8 +38,16 @@ impl<S: ChangeSource> End<S> {
     ///
     /// # Errors
     /// What stands between the two, or the connection's.
-    pub(super) async fn agree(&self, connection: &mut Connection, theirs: &Hello) -> Result<Option<Start>, Error> {
-        let Some(feed) = &self.feed else { return Ok(None) };
+    pub(super) async fn agree(
+        &self,
+        connection: &mut Connection,
+        theirs: &Hello,
+        told: Told,
+    ) -> Result<Option<Start>, Error> {
+        let Some(feed) = &self.feed else {
+            self.meet_sender(theirs).await?;
+            return Ok(None);
+        };
         if self.two_way(theirs).is_none() {
             return self.start_one_way(feed, theirs).await.map(Some);
         }
@@ -52,13 +61,32 @@ impl<S: ChangeSource> End<S> {
                 hint: "let `policy` and `policy_tables` be the same at both ends of the link".to_owned(),
             }));
         }
-        let ours = self.verdict(feed, theirs).await?;
+        let ours = self.verdict(feed, theirs, &told).await?;
         connection.sink.data(Frame::Verdict(ours.clone())).await?;
         let verdict = read_verdict(&mut connection.stream).await?;
-        self.keep(theirs, &ours, &verdict).await.map(Some)
+        self.keep(theirs, told.empty, (&ours, &verdict)).await.map(Some)
     }
 
-    async fn verdict(&self, feed: &Feed<S>, theirs: &Hello) -> Result<Verdict, Error> {
+    /// Where the peer only sends, into a database that others get what is in: its first contact is decided here alone, for
+    /// nothing of ours goes there.
+    async fn meet_sender(&self, theirs: &Hello) -> Result<(), Error> {
+        let Some(applier) = self.applier.as_ref().filter(|_| self.settings.rules.merge.is_some()) else {
+            return Ok(());
+        };
+        let (name, id, rules) = (theirs.name.clone(), theirs.node, Arc::clone(&self.settings.rules));
+        let look = move |applier: &mut Applier| {
+            let is_first = applier.held(&name, Some(id))?.checkpoint.is_none();
+            Ok::<_, crate::apply::Error>(is_first && applier.holds_rows(&rules.selection)?)
+        };
+        if theirs.empty || !applier.call(look).await?? {
+            return Ok(());
+        }
+        let (us, name) = (self.settings.our_name.as_str(), theirs.name.as_str());
+        let (wins, how) = meeting::with_sender(us, name, self.settings.seed.as_ref()).map_err(Error::Mismatch)?;
+        Ok(applier.call(move |applier| applier.meet_sender(id, wins, how)).await??)
+    }
+
+    async fn verdict(&self, feed: &Feed<S>, theirs: &Hello, told: &Told) -> Result<Verdict, Error> {
         let (known, diverged) = match theirs.held.as_ref().and_then(|held| held.checkpoint) {
             None => (false, None),
             Some(checkpoint) => match feed.judge(checkpoint).await? {
@@ -67,11 +95,16 @@ impl<S: ChangeSource> End<S> {
                 CheckpointVerdict::Diverged { why } => (false, Some(why)),
             },
         };
-        Ok(Verdict { known, diverged, head: feed.log_state().await?.head })
+        // Not the end that the log has by now: what was written since this end called itself empty would count as seen.
+        let head = match &told.log {
+            Some(log) => log.head,
+            None => feed.log_state().await?.head,
+        };
+        Ok(Verdict { known, diverged, head })
     }
 
     /// Decides as the peer does, and keeps it.
-    async fn keep(&self, theirs: &Hello, our: &Verdict, their: &Verdict) -> Result<Start, Error> {
+    async fn keep(&self, theirs: &Hello, empty: bool, (our, their): (&Verdict, &Verdict)) -> Result<Start, Error> {
         let Some(applier) = &self.applier else { return Err(Error::Protocol { what: "a verdict one way" }) };
         let (name, id) = (theirs.name.clone(), theirs.node);
         let held = applier.call(move |applier| applier.held(&name, Some(id))).await??;
@@ -90,7 +123,7 @@ impl<S: ChangeSource> End<S> {
             restored: our.diverged.is_some(),
             unfinished: theirs_of_ours,
             head: our.head,
-            empty: self.is_empty().await?,
+            empty,
             seed: self.settings.seed.clone(),
         };
         let them = Side {

@@ -74,7 +74,10 @@ pub fn decide(us: &Side, them: &Side) -> Result<Decided, Trouble> {
     if us.restored || them.restored || ((us.lost || them.lost) && all_unknown) {
         let (winner, how) = winner(us, them)?;
         let head = them.head;
-        let to_peer = if winner == us.node || how == How::Union { ToPeer::CopiedAgain } else { ToPeer::GoesOn };
+        // Who had nothing when its log ended there has logged whatever it has since: the peer's windows say what they had
+        // seen of that.
+        let copies = (winner == us.node || how == How::Union) && !us.empty;
+        let to_peer = if copies { ToPeer::CopiedAgain } else { ToPeer::GoesOn };
         return Ok(match winner == us.node {
             true => Decided { from_peer: FromPeer::SeedWon { head, how }, to_peer },
             // Who has nothing gives nothing up: it need not be blind, nor say again what it gets.
@@ -110,6 +113,24 @@ fn winner(us: &Side, them: &Side) -> Result<(NodeId, How), Trouble> {
              keep what only one has; what is overwritten is kept as conflicts",
         )
     })
+}
+
+/// How the first contact goes with a peer that only sends, where both databases hold rows: whether its rows win, and
+/// whether what only we have stays.
+///
+/// # Errors
+/// Nobody said, or what was said would copy nothing.
+pub fn with_sender(us: &str, them: &str, seed: Option<&Seed>) -> Result<(bool, How), Trouble> {
+    match seed {
+        Some(Seed { winner, how: How::Union }) => Ok((winner == them, How::Union)),
+        Some(Seed { winner, how: How::Replace }) if winner == them => Ok((true, How::Replace)),
+        Some(_) | None => Err(trouble(
+            "seed_needed",
+            format!("the databases of \"{us}\" and \"{them}\" both hold rows, and \"{them}\" only sends its own"),
+            "say on this link whether they replace what is here, `seed: <the sending node>`, or `seed: merge` with \
+             `seed_prefer` to keep what only this one has; what is overwritten is kept as conflicts",
+        )),
+    }
 }
 
 /// Only the other end holds what a restored database lost, so only it may win.
@@ -226,6 +247,16 @@ mod tests {
         }
         assert_eq!(Seed::of_word(&a.seed.clone().expect("one").word()), a.seed.expect("one"));
     }
+    /// It was blind until the other had its copy of nothing, and recorded what that one wrote twice meanwhile.
+    #[test]
+    fn a_winner_that_is_empty_is_not_blind() {
+        let [a, b] = [1, 2].map(|node| Side { empty: true, ..side(node, true, false) });
+        let (at_a, at_b) = (decide(&a, &b).expect("decided"), decide(&b, &a).expect("decided"));
+        assert_eq!((at_a.to_peer, at_b.to_peer), (ToPeer::GoesOn, ToPeer::GoesOn));
+        assert_eq!(at_a.from_peer, FromPeer::SeedWon { head: b.head, how: How::Replace });
+        assert_eq!(at_b.from_peer, FromPeer::CopiedAgain { head: a.head });
+    }
+
     #[test]
     fn an_empty_database_is_filled_like_one_that_was_away() {
         let a = side(1, true, false);

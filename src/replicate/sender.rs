@@ -164,7 +164,9 @@ impl<S: ChangeSource> Sender<S> {
         if two_way.is_none() {
             feed.acknowledge(name, acknowledged);
         }
-        let state = SenderState { acknowledged, head: start.head, ..SenderState::default() };
+        // What is known to be copied is not said to be under way: the peer's ranges would be said anew as our own.
+        let copied = two_way.is_some() && copies.done() && !start.lost_history;
+        let state = SenderState { acknowledged, head: start.head, copied, ..SenderState::default() };
         Self {
             feed,
             sink,
@@ -249,8 +251,7 @@ impl<S: ChangeSource> Sender<S> {
     async fn send_next(&mut self, step: Option<CopyStep>) -> Result<bool, Error> {
         let served_before = self.state.borrow().served;
         if step.is_some() {
-            // Before the range is read: from here on what the peer's ranges change is said as our own.
-            self.note(|state| (state.copied, state.served) = (false, true));
+            self.note_copying();
         }
         let mut low = step.as_ref().and_then(|step| step.low.clone());
         let table = step.as_ref().map(|step| step.table);
@@ -276,6 +277,7 @@ impl<S: ChangeSource> Sender<S> {
             && let Some(step) = self.copies.step(self.shape.bounds)
         {
             low.clone_from(&step.low);
+            self.note_copying();
             if let Next::Window { window: again, read_now: now } = self.feed.next(self.request(Some(step))).await? {
                 self.notice(&again);
                 (window, read_now) = (again, now);
@@ -289,6 +291,11 @@ impl<S: ChangeSource> Sender<S> {
             self.copies.sent(self.number, low.as_ref(), copied);
         }
         Ok(!(read_now && window.read.end.last_part))
+    }
+
+    /// Before a range is read: from here on what the peer's ranges change is said as our own.
+    fn note_copying(&self) {
+        self.note(|state| (state.copied, state.served) = (false, true));
     }
 
     /// Takes in what a window says of tables. Returns whether a copy begins with it.

@@ -16,8 +16,8 @@ use super::meeting::Seed;
 use super::receiver::held_table;
 use super::sender::{Start, WindowShape};
 use crate::apply::{Applier, LinkRules};
-use crate::capture::CheckpointVerdict;
 use crate::capture::source::ChangeSource;
+use crate::capture::{CheckpointVerdict, LogState};
 use crate::codec::Compression;
 use crate::link::{self, Connection, Frame, FrameStream, Held, HeldTable, Hello, LogHello};
 use crate::model::{Clock, NodeId, Trouble};
@@ -71,6 +71,14 @@ pub struct End<S: ChangeSource> {
     pub receive_status: Option<LinkHandle>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What an end has said of its database in this session, and decides by.
+pub(super) struct Told {
+    /// Its log, where it sends.
+    pub(super) log: Option<LogState>,
+    /// Whether no row of the link's tables was there then.
+    pub(super) empty: bool,
 }
 
 /// Reads the peer's Hello.
@@ -147,13 +155,14 @@ impl<S: ChangeSource> End<S> {
     ) -> Result<(), Error> {
         let Connection { sink, stream, local, .. } = &mut *connection;
         let held = self.held().await?;
-        sink.data(Frame::Hello(self.hello(&held, *local).await?)).await?;
+        let told = self.told().await?;
+        sink.data(Frame::Hello(self.hello(&held, &told, *local))).await?;
         let theirs = match greeting {
             Some(hello) => hello,
             None => read_hello(stream).await?,
         };
         self.check(&theirs)?;
-        let start = self.agree(connection, &theirs).await?;
+        let start = self.agree(connection, &theirs, told).await?;
         let Connection { sink, stream, .. } = connection;
         let held = match &self.applier {
             Some(applier) => {
@@ -185,16 +194,20 @@ impl<S: ChangeSource> End<S> {
         Ok(Some(applier.call(move |applier| applier.held(&name, None)).await??))
     }
 
-    async fn hello(&self, held: &Option<crate::apply::Held>, local: bool) -> Result<Hello, Error> {
+    /// What this end says of its database. The log's end is looked at first: what is written after that is beyond it.
+    async fn told(&self) -> Result<Told, Error> {
         let log = match &self.feed {
-            Some(feed) => {
-                let state = feed.log_state().await?;
-                Some(LogHello { epoch: state.epoch, head: state.head.position.seq, oldest: state.oldest })
-            }
+            Some(feed) => Some(feed.log_state().await?),
             None => None,
         };
+        Ok(Told { log, empty: self.is_empty().await? })
+    }
+
+    fn hello(&self, held: &Option<crate::apply::Held>, told: &Told, local: bool) -> Hello {
+        let log =
+            |state: &LogState| LogHello { epoch: state.epoch, head: state.head.position.seq, oldest: state.oldest };
         let globs = self.settings.shape.selection.globs();
-        Ok(Hello {
+        Hello {
             versions: link::VERSIONS.to_vec(),
             node: self.settings.our_id,
             name: self.settings.our_name.clone(),
@@ -205,12 +218,12 @@ impl<S: ChangeSource> End<S> {
             kinds: self.settings.rules.kinds,
             policies: self.settings.policies.clone(),
             seed: self.settings.seed.as_ref().map(Seed::word),
-            empty: self.is_empty().await?,
+            empty: told.empty,
             compressions: compressions(self.settings.compression, local),
             held: held.as_ref().map(hello_held),
-            log,
+            log: told.log.as_ref().map(log),
             on_divergence_resnapshot: self.settings.resnapshot_on_divergence,
-        })
+        }
     }
 
     /// Whether the two ends fit together.

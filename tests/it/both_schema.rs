@@ -462,3 +462,37 @@ fn contradictions_are_not_forced_to_and_fro() {
     write_t(&both, 1);
     both.equal(&[]);
 }
+
+/// Rows that the peer's change has no room for: nobody but the operator may say what becomes of them.
+#[test]
+fn rows_that_do_not_fit_a_change_halt_the_link_and_stay() {
+    let cases = [
+        (FORCED, "rebuild name TEXT>name TEXT NOT NULL", "(70, NULL, 1), (72, NULL, 2)", "rows here do not fit"),
+        (
+            "",
+            "ddl CREATE UNIQUE INDEX u_n ON t(n)",
+            "(70, 'x', 7), (72, 'y', 7)",
+            "rows here break the new UNIQUE index",
+        ),
+    ];
+    for (link, sql, rows, words) in cases {
+        eprintln!("{sql}");
+        let mut both = Both::start(SCHEMA, link);
+        both.sql(Side::B, &format!("INSERT INTO t(id, name, n) VALUES {rows}"));
+        both.equal(&[]);
+        both.cut();
+        let mend = "UPDATE t SET name = 'name ' || id, n = id WHERE id IN (70, 72)";
+        both.sql(Side::A, mend);
+        match sql.strip_prefix("ddl ") {
+            Some(script) => both.ddl(Side::A, script),
+            None => change(&both, Side::A, sql),
+        }
+        both.proxy.heal();
+        let said = both.halted(Side::B);
+        assert!(said.contains(words), "{said}");
+        assert_eq!(both.count(Side::B, "SELECT count(*) FROM t WHERE id IN (70, 72)"), 2, "both are there");
+        both.sql(Side::B, mend);
+        both.equal(&[]);
+        assert_eq!(both.count(Side::A, "SELECT count(*) FROM t WHERE name IN ('name 70', 'name 72')"), 2);
+    }
+}

@@ -437,6 +437,8 @@ fn a_log_that_filled_up_while_nobody_ran_is_copied_and_the_peer_keeps_its_own() 
             "SELECT count(*) FROM __cdc_conflicts WHERE why = 'lost_history' AND instr(loser, x'756e6c6f67676564')",
         );
         assert_eq!(kept, 1, "and what it overwrote is kept");
+        let said_again = "SELECT count(*) FROM __cdc_log WHERE k0 BETWEEN 100 AND 299";
+        assert_eq!(nodes.nodes[1].number(said_again), 0, "what is copied to a leaf is not its own");
         // Nobody is blind any more, so what one writes and then the other is no conflict.
         let conflicts = everywhere(&nodes, "SELECT count(*) FROM __cdc_conflicts");
         run(&nodes.nodes[1].app(), "UPDATE t SET v = 'then b' WHERE id BETWEEN 100 AND 110");

@@ -73,7 +73,7 @@ impl<'a> Both<'a> {
         }
         let index = self.index.as_mut().expect("it was just made");
         let seed_lost = meet::seed_lost(conn, frame.peer)?;
-        let blind = is_blind(conn, frame, seed_lost)?;
+        let blind = is_blind(conn, (frame, &*index), seed_lost)?;
         let session = Session {
             peer: frame.peer,
             peer_name: frame.peer_name,
@@ -81,6 +81,7 @@ impl<'a> Both<'a> {
             rules,
             seen: frame.end.seen,
             blind,
+            blind_since: meet::standing(conn, frame.peer)?.copy_start,
             seed_lost,
             copying_back: frame.copying_back,
             now_ms: frame.now_ms,
@@ -90,13 +91,18 @@ impl<'a> Both<'a> {
 }
 
 /// Whether nobody can tell what the sender of this window knew. Ends it where the sender has all that was copied.
-fn is_blind(conn: &Connection, frame: &Frame<'_>, seed_lost: bool) -> Result<bool, Error> {
+fn is_blind(conn: &Connection, (frame, index): (&Frame<'_>, &LogIndex), seed_lost: bool) -> Result<bool, Error> {
     let standing = meet::standing(conn, frame.peer)?;
     let stored = checkpoint::by_peer(conn, frame.peer)?;
     let applied = stored.and_then(|stored| stored.checkpoint).map_or(0, |checkpoint| checkpoint.position.seq);
     let mut until = standing.blind_until;
     let end = frame.end;
-    if until == FOREVER && end.whole && end.seen >= standing.copy_start && !seed_lost {
+    // A peer that only sends never has what we copy. As long as the log is kept for, somebody may be surprised.
+    let is_over = match frame.is_one_way() {
+        true => index.oldest_now(conn)? > standing.copy_start,
+        false => end.whole && end.seen >= standing.copy_start,
+    };
+    if until == FOREVER && is_over && !seed_lost {
         meet::set_blind_until(conn, frame.peer, applied)?;
         until = applied;
     }

@@ -58,6 +58,8 @@ impl Policies {
 pub struct MergeRules {
     /// Whether other links hang on this node, so that what comes from the peer is logged to be forwarded.
     pub forwards: bool,
+    /// Whether the peer only sends: it never sees what is here, so whatever did not come from it is unknown to it.
+    pub one_way: bool,
     /// Who wins.
     pub policies: Policies,
     /// How far ahead of this clock a change may be, in ms.

@@ -118,6 +118,12 @@ impl LogIndex {
         self.head
     }
 
+    /// The oldest entry that is not pruned.
+    pub(super) fn oldest_now(&self, conn: &Connection) -> rusqlite::Result<i64> {
+        let sql = format!("SELECT coalesce(min(seq), 0) FROM main.{}", self.log);
+        conn.prepare_cached(&sql)?.query_row([], |row| row.get(0))
+    }
+
     /// `ts` of the log's last entry.
     pub(super) fn newest_ts(&self) -> i64 {
         self.newest_ts

@@ -244,6 +244,20 @@ pub(in super::super) fn keep(conn: &Connection, meeting: &Meeting) -> Result<(),
     Ok(())
 }
 
+/// Keeps how the first contact with a peer goes that only sends: whether its rows win over ours, and whether what only we
+/// have stays. Inside the caller's transaction, before its first window.
+///
+/// # Errors
+/// SQLite's.
+pub(in super::super) fn keep_one_way(conn: &Connection, peer: NodeId, wins: bool, how: How) -> Result<(), Error> {
+    set_union(conn, peer, how)?;
+    match wins {
+        true => meta::set_meta(conn, &seed_lost_key(peer), 1)?,
+        false => take(conn, &seed_lost_key(peer)).map(drop)?,
+    }
+    Ok(())
+}
+
 fn begin_copy(conn: &Connection, peer: NodeId) -> Result<(), Error> {
     take_won(conn, peer)?;
     meta::set_meta(conn, &due(peer), 1)?;

@@ -38,5 +38,5 @@ pub(super) use both::{Both, Watch};
 pub use decide::{MergeRules, Policies, Policy};
 pub(super) use index::LogIndex;
 pub use meet::{FromPeer, How, Meeting, ToPeer};
-pub(super) use meet::{end_seed, is_union, keep, knew_our_table, take_due, take_won};
+pub(super) use meet::{end_seed, is_union, keep, keep_one_way, knew_our_table, take_due, take_won};
 pub(super) use session::Merge;

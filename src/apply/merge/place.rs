@@ -164,7 +164,7 @@ impl Merge<'_> {
         let normal = way.key.normal(&shared.collations);
         let Some(table) = shared.captured else { return Ok(()) };
         let of = KeyOf { table, key: &way.key, normal: &normal };
-        if !way.concurrent && !self.blind && !left_out(Mutant::LoudKnown) {
+        if !way.concurrent && !self.is_blind(way.entry.as_ref()) && !left_out(Mutant::LoudKnown) {
             // What it has become is still to come.
             if self.rules.forwards || self.index.is_touched(self.conn, table, &normal, self.seen)? {
                 let version = self.ledger.fresh(self.index, 0);
@@ -195,8 +195,11 @@ impl Merge<'_> {
         let of_range = change.version == Version::LOWEST;
         let fresh = self.ledger.fresh(self.index, 0);
         let over_own = is_concurrent(entry.as_ref(), self.seen, self.peer) && !left_out(Mutant::NoEcho);
-        let says_more = shared.holds_more(self.conn, &change.key, over_own)?;
-        let (version, via) = if (of_range && (self.blind || self.may_cross())) || says_more {
+        // What goes back to the peer under our name. Nothing goes back to one that only sends.
+        let as_ours = !self.rules.one_way
+            && ((of_range && (self.blind || self.may_cross()))
+                || shared.holds_more(self.conn, &change.key, over_own)?);
+        let (version, via) = if as_ours {
             (fresh, None)
         } else if self.rules.forwards || over_own || self.is_touch_undone(table, change, &normal)? {
             let backwards = entry.is_some_and(|entry| entry.version >= change.version) && !left_out(Mutant::Backwards);

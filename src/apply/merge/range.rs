@@ -31,11 +31,16 @@ impl Merge<'_> {
     ///
     /// # Errors
     /// A row that is refused here, a batch that cannot be read, or SQLite's.
-    pub(in super::super) fn range(&mut self, target: &Target, range: &Range, replaces_lost: bool) -> Result<(), Error> {
+    pub(in super::super) fn range(
+        &mut self,
+        target: &Target,
+        (range, mode): (&Range, RangeMode),
+        replaces_lost: bool,
+    ) -> Result<(), Error> {
         self.place_all()?;
         let shared = self.shared_of(target);
         // What the winner of a first contact lacks comes; what it has stays.
-        self.only_adds = range.mode == RangeMode::Union && !self.seed_lost;
+        self.only_adds = mode == RangeMode::Union && !self.seed_lost;
         self.replaces_lost = replaces_lost;
         if self.is_untouched(&shared, target, range)? {
             let writer = Writer { conn: self.conn, target, firing: false };
@@ -53,7 +58,7 @@ impl Merge<'_> {
             let (keys, next) = self.keys_here(&shared, target, low.as_ref(), range.high.as_ref())?;
             for key in keys {
                 let rows = said.remove(&key.normal(&shared.collations));
-                if rows.is_some() || range.mode == RangeMode::Exact {
+                if rows.is_some() || mode == RangeMode::Exact {
                     self.range_key(&shared, target, (key, rows.unwrap_or_default()), replaces_lost)?;
                 }
             }
@@ -152,8 +157,10 @@ impl Merge<'_> {
             }
             return Ok(());
         }
-        // A plain repair keeps what it overwrites, and so does whoever cannot tell who knew what.
-        if self.seed_lost || self.blind || !replaces_lost {
+        // A plain repair keeps what it overwrites, and so does whoever cannot tell who knew what. A peer that only sends has
+        // seen nothing of ours: what no entry says to have come from it may be anybody's.
+        let unknown = self.rules.one_way && entry.is_none();
+        if self.seed_lost || self.is_blind(entry.as_ref()) || !replaces_lost || unknown {
             self.record(shared, &change, (Loser::Local, why), entry)?;
         }
         self.accept(shared, target.id, change, true)

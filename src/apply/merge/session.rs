@@ -32,6 +32,8 @@ pub(in super::super) struct Session<'a> {
     pub(in super::super) seen: i64,
     /// Whether nobody can tell who knew what.
     pub(in super::super) blind: bool,
+    /// Our log when that began.
+    pub(in super::super) blind_since: i64,
     /// Whether a copy that this end loses runs: a seed.
     pub(in super::super) seed_lost: bool,
     /// Whether a copy from here to the peer may be under way.
@@ -51,6 +53,7 @@ pub(in super::super) struct Merge<'a> {
     us: NodeId,
     pub(super) seen: i64,
     pub(super) blind: bool,
+    blind_since: i64,
     pub(super) seed_lost: bool,
     pub(super) copying_back: CopyingBack,
     now_ms: i64,
@@ -86,7 +89,7 @@ impl<'a> Merge<'a> {
         }
         stage::clear(conn)?;
         place::clear(conn)?;
-        let Session { peer, peer_name, us, rules, seen, blind, seed_lost, copying_back, now_ms } = session;
+        let Session { peer, peer_name, us, rules, seen, blind, blind_since, seed_lost, copying_back, now_ms } = session;
         Ok(Self {
             conn,
             ledger: Ledger::open(conn, us, now_ms, index)?,
@@ -98,6 +101,7 @@ impl<'a> Merge<'a> {
             us,
             seen,
             blind,
+            blind_since,
             seed_lost,
             copying_back,
             now_ms,
@@ -141,6 +145,13 @@ impl<'a> Merge<'a> {
     pub(super) fn entry(&self, shared: &Shared, key: &Key) -> Result<Option<Entry>, Error> {
         let Some(table) = shared.captured else { return Ok(None) };
         self.index.get(self.conn, table, &key.normal(&shared.collations))
+    }
+
+    /// Whether nobody can tell if the sender knew of a key's newest entry, or of what happened unlogged since. A peer that
+    /// only sends never says what it has seen; what came from it since, it knows all the same.
+    pub(super) fn is_blind(&self, entry: Option<&Entry>) -> bool {
+        let its_own = |entry: &Entry| entry.via == Some(self.peer) && entry.seq > self.blind_since;
+        self.blind && !(self.rules.one_way && !self.seed_lost && entry.is_some_and(its_own))
     }
 
     /// A conflict that what is here loses.
@@ -243,7 +254,7 @@ impl<'a> Merge<'a> {
         let policy = self.rules.policies.of(&shared.name);
         let wins = |entry: Entry| policy.incoming_wins(incoming.version, entry.version) || left_out(Mutant::NoVersion);
         let winner = concurrent.map(wins);
-        let verdict = judge(winner, differs, self.blind);
+        let verdict = judge(winner, differs, self.is_blind(entry.as_ref()));
         let Incoming { version, key, rows } = incoming;
         let change = Accepted { version, key, rows, before };
         let why = if concurrent.is_some() { Why::Concurrent } else { Why::LostHistory };

@@ -22,7 +22,7 @@ impl Pair {
         let (peer, mut replica) = (Peer::new(ddl), Replica::new());
         let policies = Policies { default: Policy::LastWriteWins, tables: Vec::new() };
         replica.rules.adopt = true;
-        replica.rules.merge = Some(MergeRules { forwards: true, policies, clock_skew_max_ms: SKEW_MS });
+        replica.rules.merge = Some(MergeRules { forwards: true, one_way: false, policies, clock_skew_max_ms: SKEW_MS });
         replica.run(&format!(
             "{ddl}; {}
              CREATE TABLE __cdc_log(seq INTEGER PRIMARY KEY, ts, tbl, op, origin, oseq, via, k0);
@@ -38,6 +38,23 @@ impl Pair {
         // A process that has just begun: what it keeps in temporary tables is still to be made.
         pair.replica.reopen();
         pair
+    }
+
+    /// The same with a peer that only sends.
+    fn with_a_sender() -> Self {
+        let mut pair = Self::new();
+        pair.replica.rules.merge.as_mut().expect("it merges").one_way = true;
+        pair
+    }
+
+    fn conflicts(&self) -> i64 {
+        self.number("SELECT count(*) FROM __cdc_conflicts")
+    }
+
+    /// What the peer says, which has seen nothing of ours, is applied.
+    fn hear(&mut self, row: (i64, &str), at_ms: i64) {
+        let window = self.said(row, at_ms, 0);
+        self.replica.apply(window).expect("apply");
     }
 
     /// An application's write at the replica, logged as the triggers log it.
@@ -169,6 +186,53 @@ fn two_rows_that_only_an_index_of_this_end_keeps_apart_halt_the_link() {
     pair.replica.run("DROP INDEX only_here");
     pair.replica.apply(window).expect("goes on");
     assert_eq!(pair.number("SELECT count(*) FROM t"), 2);
+}
+
+/// Of a peer that only sends, every window says that it has seen nothing of ours. What came from it is no conflict all the
+/// same, and what did not is one.
+#[test]
+fn of_a_peer_that_only_sends_its_own_rows_are_no_conflict_and_all_others_are() {
+    let mut pair = Pair::with_a_sender();
+    pair.replica.now_ms = 1_000;
+    for round in 0..5 {
+        pair.hear((1, &format!("theirs {round}")), 1_000 + round);
+    }
+    assert_eq!((pair.conflicts(), pair.row(1).as_str()), (0, "theirs 4"));
+    // What is kept of it may be pruned.
+    pair.replica.run("DELETE FROM __cdc_log WHERE seq < (SELECT max(seq) FROM __cdc_log)");
+    pair.write(7, "something else");
+    pair.replica.run("DELETE FROM __cdc_log WHERE seq < (SELECT max(seq) FROM __cdc_log)");
+    pair.hear((1, "theirs again"), 1_010);
+    assert_eq!(pair.conflicts(), 0);
+    // Ours, over theirs, of which it never hears; whichever is newer wins, and the other is kept.
+    pair.write(1, "ours");
+    pair.hear((1, "older"), 500);
+    assert_eq!((pair.conflicts(), pair.row(1).as_str()), (1, "ours"));
+    pair.hear((1, "newer"), 1_900);
+    assert_eq!((pair.conflicts(), pair.row(1).as_str()), (2, "newer"));
+    pair.hear((1, "and on"), 1_950);
+    assert_eq!((pair.conflicts(), pair.row(1).as_str()), (2, "and on"), "it came from the peer");
+}
+
+/// Blindness ended when a window had seen the copy. Such a peer never sees it, and everything that it changed ever after was
+/// recorded.
+#[test]
+fn blindness_towards_a_peer_that_only_sends_is_over_row_by_row_and_with_the_retention() {
+    let mut pair = Pair::with_a_sender();
+    pair.replica.now_ms = 1_000;
+    for id in [1, 2] {
+        pair.hear((id, "theirs"), 1_000);
+    }
+    // Unlogged, and noticed.
+    pair.replica.run("UPDATE t SET v = 'unlogged' WHERE id = 1");
+    store::begin_blindness(&pair.replica.look(), pair.head()).expect("blind");
+    pair.hear((1, "theirs again"), 1_001);
+    assert_eq!((pair.conflicts(), pair.row(1).as_str()), (1, "theirs again"), "what was overwritten is kept");
+    pair.hear((1, "and again"), 1_002);
+    assert_eq!(pair.conflicts(), 1, "it knows what it sent since");
+    pair.replica.run("DELETE FROM __cdc_log WHERE seq < (SELECT max(seq) FROM __cdc_log)");
+    pair.hear((2, "theirs again"), 1_003);
+    assert_eq!(pair.conflicts(), 1, "the log does not reach back that far");
 }
 
 /// A leaf writes a copy as it is where nothing is and nothing was: a unique value that moved between two pieces goes with its

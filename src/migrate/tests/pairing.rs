@@ -205,3 +205,31 @@ fn a_table_takes_the_name_of_one_that_is_renamed_in_the_same_catalog() {
     assert_eq!(ask(&ends.replica, "SELECT x FROM t"), "new");
     assert_eq!(ask(&ends.replica, "SELECT x FROM t_old"), "old");
 }
+
+/// In `forced`, where both ends write, a change that was made here is not the peer's to undo, whatever it says meanwhile: it
+/// stands until the peer has made it too.
+#[test]
+fn what_was_changed_here_stands_while_the_peer_has_not_changed_that_table() {
+    let rebuilt = "CREATE TABLE n(id INTEGER PRIMARY KEY, a INT, b); INSERT INTO n SELECT * FROM t; DROP TABLE t;
+        ALTER TABLE n RENAME TO t";
+    for (here, peer) in [
+        (rebuilt, "CREATE TABLE other(x)"),
+        ("ALTER TABLE t ADD COLUMN c DEFAULT 1", "CREATE TABLE other(x)"),
+        ("ALTER TABLE t ADD COLUMN c DEFAULT 1", "ALTER TABLE t ADD COLUMN d"),
+        ("ALTER TABLE t DROP COLUMN b", "ALTER TABLE t ADD COLUMN d"),
+    ] {
+        let mut ends = Ends::with(
+            Mode::Forced,
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b)",
+            "INSERT INTO t VALUES (1, 'x', 2)",
+        );
+        (ends.adopt, ends.mirror) = (true, false);
+        ends.sync().expect("first contact");
+        ends.replica.execute_batch(here).expect(here);
+        let columns = "SELECT group_concat(name || type, ' ') FROM pragma_table_info('t')";
+        let before = ask(&ends.replica, columns);
+        ends.change(peer).unwrap_or_else(|error| panic!("{here} / {peer}: {error}"));
+        let expected = if peer.contains(" d") { format!("{before} d") } else { before };
+        assert_eq!(ask(&ends.replica, columns), expected, "{here} / {peer}");
+    }
+}
