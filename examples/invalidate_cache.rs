@@ -1,6 +1,7 @@
 //! Keeps a cache right while somebody else writes the database: what changed is forgotten, and read again when it is wanted.
 //!
 //! `cargo run --example invalidate_cache -- app.db users` prints what it forgets, until Ctrl-C.
+#![allow(clippy::print_stdout, reason = "it is what the example shows")]
 
 use std::collections::HashMap;
 

@@ -124,7 +124,8 @@ impl World {
 
     /// One read: the log to its end, then a chunk.
     fn read(&mut self) {
-        for (event, keys) in self.log[self.at.0..].to_vec() {
+        let new = self.log[self.at.0..].to_vec();
+        for (event, keys) in new {
             if let Some(event) = self.at.1.pass(event, &keys, clip) {
                 take(&mut self.known, &event, self.exact);
             }

@@ -159,7 +159,10 @@ fn a_disk_that_is_full_stops_it_in_words_and_nothing_is_lost() {
         for _ in 0..2 {
             conn.execute_batch("INSERT INTO t DEFAULT VALUES").unwrap();
             written += 1;
-            until("the event", || if events(&out).len() == written { Ok(()) } else { Err("not yet".to_owned()) });
+            until("the event", || match events(&out).len() == written || process.ended().is_some() {
+                true => Ok(()),
+                false => Err("not yet".to_owned()),
+            });
         }
         let mut file = std::fs::File::create(&filler).unwrap();
         while file.write_all(&[0; 4096]).is_ok() {}
