@@ -124,7 +124,8 @@ pub enum Error {
     /// A change from the future: it would win over everything until then.
     #[error(
         "table \"{table}\", key {key}: changed {ahead_ms} ms ahead of this machine's clock; set the clocks right (both \
-         ends should follow one time server), or allow more by `max_clock_skew`, and the link goes on from here"
+         ends should follow one time server): the link goes on once the change's time has come, to `max_clock_skew`, or at \
+         once where that allows more, but then the change wins over what is written until its time"
     )]
     ClockAhead {
         /// The table.

@@ -51,10 +51,15 @@ fn database(target: &args::Target) -> Result<NodeConfig> {
 }
 
 fn list(node: &NodeConfig, form: Output) -> Result<()> {
-    let found = conflicts::list(&sqlite::open(&node.database, Role::Reader, false)?)
-        .with_context(|| node.database.display().to_string())?;
+    let reader = sqlite::open(&node.database, Role::Reader, false)?;
+    // One moment for the list and the rows in it.
+    reader.execute_batch("BEGIN")?;
+    let found = conflicts::list(&reader).with_context(|| node.database.display().to_string())?;
     match form {
-        Output::Json => output::json(&found.iter().map(summary).collect::<Vec<_>>()),
+        Output::Json => {
+            let records = found.iter().map(|found| Ok(whole(&conflicts::get(&reader, found.id)?)));
+            output::json(&records.collect::<Result<Vec<_>>>()?)
+        }
         Output::Table if found.is_empty() => output::print("no conflicts are recorded"),
         Output::Table => {
             let head = ["id", "when (UTC)", "table", "key", "won", "lost", "why", "policy", "versions", "peer"];

@@ -373,6 +373,31 @@ mod tests {
     use super::*;
     use crate::model::SystemClock;
 
+    /// It advised to remove b.db, which alone held what the other had lost.
+    #[test]
+    fn nobody_is_told_to_remove_one_of_two_that_both_write() {
+        use clap::Parser as _;
+        let said = |words: &[&str], code: &str| {
+            let line = [&["twinlite", "replicate", "a.db", "b.db"], words].concat();
+            let super::super::args::Command::Replicate(args) = super::super::args::Cli::parse_from(line).command else {
+                panic!("another command");
+            };
+            given_up(
+                Trouble { code: code.to_owned(), message: "it was restored".to_owned(), hint: String::new() },
+                &args,
+            )
+            .to_string()
+        };
+        for code in ["divergence", "peer_changed", "seed_needed"] {
+            let both = said(&["--two-way"], code);
+            assert!(both.contains("--seed a") && !both.contains("remove b.db"), "{both}");
+        }
+        assert!(
+            said(&[], "divergence").contains("remove b.db"),
+            "a replica holds nothing that its source does not have"
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn once_gives_up_on_a_failure_that_does_not_pass() {
         let board = Board::new(REPLICA, "replica.db", Arc::new(SystemClock));

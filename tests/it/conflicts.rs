@@ -243,6 +243,7 @@ fn a_unique_value_that_two_rows_want_is_settled_and_said_by_key() {
     words.extend(["-o", "json"]);
     let whole: Value = serde_json::from_str(&expect_code(0, &words)).unwrap();
     assert_eq!((&whole["row"][2]["column"], &whole["row"][2]["hex"]), (&Value::from("photo"), &Value::from("00ff")));
+    assert_eq!(list(&path), [whole], "who drops all can keep all");
     expect_code(0, &command(&path, &["apply", &id(&found)]));
     both.settle();
     let users = "SELECT group_concat(id || email, ' ') FROM (SELECT * FROM users ORDER BY id)";
