@@ -15,7 +15,7 @@ use super::decide::{Script, Witness, decide};
 use super::drift::{self, Reconciled, execute};
 use super::situation::{self, Situation};
 use super::trigger_sql::table_of_trigger;
-use super::{CaptureOptions, Error, change_log};
+use super::{CaptureOptions, Error, Images, change_log};
 use crate::model::Clock;
 use crate::sqlite::ident;
 use crate::sqlite::lexer::{Token, tokens};
@@ -83,7 +83,11 @@ fn run(
     let seen = seen?;
     orphans.refuse_new(Orphans::count(&transaction))?;
     let situation = Situation::read(&transaction, options)?;
-    let witness = Witness { script: Some(seen), ..Witness::default() };
+    let mut witness = Witness { script: Some(seen), ..Witness::default() };
+    if situation.images == Images::Full {
+        // What the script wrote into a column that it appended, it wrote under triggers that did not know the column.
+        witness.untold = drift::filled(&transaction, &decide(&situation, &witness), None)?;
+    }
     absorb(&mut reconciled, &transaction, options, (&situation, &witness), clock)?;
     transaction.commit()?;
     Ok(reconciled)

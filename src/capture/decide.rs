@@ -57,6 +57,8 @@ pub(super) struct Decision {
     pub appended: Vec<(TableId, String, Vec<String>)>,
     /// Tables that are captured.
     pub captured: Vec<String>,
+    /// New tables of a log with images: rows that are there already, no entry tells.
+    pub unsure_if_filled: Vec<(TableId, String)>,
     /// Tables that are wanted and are not captured.
     pub skipped: Vec<SkippedTable>,
     /// Tables that are copied again, by their newest id.
@@ -163,6 +165,9 @@ impl Decider<'_> {
         self.make_triggers(table, id);
         if self.situation.before.is_some() {
             self.decision.notes.push(format!("table {:?} is captured from here on", table.name));
+            if self.situation.images == Images::Full {
+                self.decision.unsure_if_filled.push((id, table.name.clone()));
+            }
         }
     }
 

@@ -153,7 +153,11 @@ fn appended(
 }
 
 /// Tables with appended columns that do not hold their default in every row, but for those that the log names, if given.
-fn filled(connection: &Connection, decision: &Decision, log: Option<&str>) -> Result<BTreeSet<TableId>, Error> {
+pub(super) fn filled(
+    connection: &Connection,
+    decision: &Decision,
+    log: Option<&str>,
+) -> Result<BTreeSet<TableId>, Error> {
     let mut all = BTreeSet::new();
     for (id, table, columns) in &decision.appended {
         // The table may have moved on meanwhile; then the version has too, and all of this is done again.
@@ -228,6 +232,11 @@ pub(super) fn execute(
     }
     for entry in decision.entries.iter().filter(|(op, _)| *op != Op::Copy) {
         change_log::append(transaction, &options.log_table, *entry, clock)?;
+    }
+    for (id, name) in &decision.unsure_if_filled {
+        if transaction.prepare(&format!("SELECT 1 FROM main.{}", ident(name)))?.exists([])? {
+            change_log::append(transaction, &options.log_table, (Op::Unsure, id.0), clock)?;
+        }
     }
     let copies = decision.entries.iter().filter(|(op, _)| *op == Op::Copy);
     let copies: Vec<i64> = copies.map(|(_, id)| *id).collect();

@@ -155,9 +155,11 @@ impl Log {
                 let catalog = &self.catalog;
                 let (seq, is_resync) = (event.seq, event.operation == Operation::Resync);
                 let cut = |event, keys: &_, copied: Option<&_>| clip(catalog, event, keys, copied);
+                let before = is_resync.then(|| Arc::clone(&standing.copies));
                 if let Some(event) = pass(&mut standing.copies, event, &keys, cut) {
-                    if is_resync && ask.stop_at_gap {
-                        (gap, standing.seq) = (Some(event.table.name.clone()), seq - 1);
+                    if let Some(before) = before.filter(|_| ask.stop_at_gap) {
+                        // Whoever starts it again meets the gap again.
+                        (gap, standing.seq, standing.copies) = (Some(event.table.name.clone()), seq - 1, before);
                         break;
                     }
                     events.push((event, Arc::clone(&standing.copies)));

@@ -1,7 +1,7 @@
 //! The change log as events, for those who react to changes rather than copy rows.
 //!
 //! [`read_events`] says what the log's entries say, in their order; [`read_rows`] reads a table in key order for those who
-//! begin; [`clip`] makes the two meet: while a table is copied in pieces, what an event tells of keys that are not copied
+//! begin; [`clip()`] makes the two meet: while a table is copied in pieces, what an event tells of keys that are not copied
 //! yet is left to the copy, so that nothing is missing and nothing comes twice.
 //!
 //! ```text

@@ -289,6 +289,26 @@ fn a_column_is_dropped_by_ddl_alone() {
     assert_eq!(db.says("UPDATE t SET c = 5"), ["t + (1, 2, 3)", "t resync", "t (1, 2) > (1, 5)"]);
 }
 
+/// A receiver never learnt of either: the images of the script's entries are of before the column, and a table that is new
+/// has no entry for what it was made with.
+#[test]
+fn what_came_with_a_column_or_a_table_is_told() {
+    let mut db = Consumer::new("CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    db.db.run("INSERT INTO t VALUES (1, 2)");
+    let ddl = |db: &mut Consumer, script: &str| {
+        crate::capture::run_ddl(&mut db.db.ours, script, &db.db.options, &db.db.clock).expect("done");
+    };
+    ddl(&mut db, "ALTER TABLE t ADD COLUMN z DEFAULT 4");
+    assert_eq!(db.says(""), ["t + (1, 2)"], "every row holds the default");
+    ddl(&mut db, "ALTER TABLE t ADD COLUMN y; UPDATE t SET y = 5");
+    assert_eq!(db.says(""), ["t (1, 2, 4) > (1, 2, 4)", "t resync"]);
+    db.db.run("CREATE TABLE u(x INTEGER PRIMARY KEY); INSERT INTO u VALUES (1); CREATE TABLE bare(x)");
+    db.db.reconcile();
+    assert_eq!(db.says("INSERT INTO u VALUES (2); INSERT INTO bare VALUES (3)"), ["u resync", "u + (2)", "bare + (3)"]);
+    ddl(&mut db, "CREATE TABLE v(x INTEGER PRIMARY KEY); INSERT INTO v VALUES (1)");
+    assert_eq!(db.says(""), ["v resync"]);
+}
+
 /// What is not reconciled in time may have been logged in another order than it was done.
 #[test]
 fn a_younger_trigger_of_the_users_makes_its_table_unsure_until_ours_are_made_anew() {
