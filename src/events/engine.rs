@@ -248,9 +248,9 @@ impl Engine {
         if !self.bootstrap && !self.cdc && !self.take_over {
             return Ok(Ended::Done);
         }
-        let mut session = Session::open(self, start, maintainer.clone())
-            .await?
-            .shown_by(keeper.board().events(&self.consumer, &self.output));
+        let status = keeper.board().events(&self.consumer, &self.output);
+        handler.begins(&status, &cancel);
+        let mut session = Session::open(self, start, maintainer.clone()).await?.shown_by(status);
         let ended = session.run(keeper, handler, &cancel).await;
         session.close(ended).await
     }

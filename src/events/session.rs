@@ -264,11 +264,14 @@ impl Session {
                 taken = &mut call => break taken,
                 () = cancel.cancelled() => match timeout(HANDLER_GRACE, &mut call).await {
                     Ok(taken) => break taken,
-                    Err(_) => return Ok(false),
+                    Err(_) => return Ok(self.left(&batch)),
                 },
                 () = sleep_until(self.ledger.due()), if self.ledger.is_behind() => self.ledger.note().await?,
             }
         };
+        if taken.is_err() && cancel.is_cancelled() {
+            return Ok(self.left(&batch));
+        }
         taken.map_err(|source| Error::Handler { id: batch.changes.id.clone(), source })?;
         failpoint::hit(failpoint::EVENTS_AFTER_BATCH);
         self.in_doubt = false;
@@ -277,6 +280,16 @@ impl Session {
         self.tell(batch.changes.events.len() as u64);
         self.ledger.note_if_due().await?;
         Ok(true)
+    }
+
+    /// A batch that nobody has taken is the next one that is handed over; `false`, as it is cancelled.
+    fn left(&self, batch: &Batch) -> bool {
+        tracing::info!(
+            consumer = self.consumer,
+            batch = batch.changes.id,
+            "stopped before a batch was taken: it comes first next time"
+        );
+        false
     }
 
     /// Tells how far it is, with so many more events.

@@ -125,6 +125,23 @@ fn a_webhook_that_fails_in_every_way_loses_nothing_and_keeps_the_order() {
     node.stop();
 }
 
+/// `twinlite cdc` said that it was live and had nothing to do, and took five seconds to end.
+#[test]
+fn an_outage_is_in_the_status_of_a_consumer_that_owns_the_database_too() {
+    let (place, hook) = (Place::new(), Hook::start());
+    let app = app(&place);
+    hook.then(Act::Answer(500));
+    let out = place.file("nothing");
+    let flags = ["--setup", "--bootstrap", "--cdc", "--consumer", "hook", "--output", &hook.url];
+    let mut process = Process::cdc(&place.source(), &out, &flags, &[]);
+    write(&app, &mut Random::new(9));
+    let told = until_output(&place, "the outage to be told", |output| output["failed_tries"].as_u64() >= Some(2));
+    assert_eq!((&told["state"], &told["last_error"]["code"]), (&json!("retrying"), &json!("webhook_status")));
+    process.signal(rustix::process::Signal::INT);
+    assert_eq!(process.wait().code(), Some(0));
+    assert!(process.said().contains("it comes first next time"), "{}", process.said());
+}
+
 #[test]
 fn an_outage_is_in_the_status_while_it_lasts_and_what_waits_stays_in_the_log() {
     let (place, hook) = (Place::new(), Hook::start());

@@ -179,6 +179,13 @@ impl ChangesHandler for Webhook {
     fn handle_changes<'a>(&'a mut self, changes: &'a Changes) -> BoxFuture<'a, Result<(), HandlerError>> {
         async { Ok(self.handle(changes).await?) }.boxed()
     }
+
+    /// Those that it was made with, as a node does, stay.
+    fn begins(&mut self, status: &EventsHandle, cancel: &CancellationToken) {
+        if self.status.is_none() {
+            (self.status, self.options.stop) = (Some(status.clone()), cancel.clone());
+        }
+    }
 }
 
 /// Trusts what the machine trusts; looks for that only where the URL asks for TLS.
