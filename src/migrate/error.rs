@@ -8,8 +8,7 @@ use crate::sqlite;
 /// A change of a peer's that is not made here.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "table \"{table}\": {why} (column {columns}); the source has `{source_ddl}`, the replica has `{replica_ddl}`; make the \
-     same change at the replica, undo it at the source, or set migrate_mode: forced"
+    "table \"{table}\": {why} (column {columns}); the peer has `{source_ddl}`, this database has `{replica_ddl}`; {}", self.way_out()
 )]
 pub struct RefusedChange {
     /// The table.
@@ -22,6 +21,18 @@ pub struct RefusedChange {
     pub source_ddl: String,
     /// The definition here.
     pub replica_ddl: String,
+    /// Whether `migrate_mode: forced` would make it.
+    pub forced_helps: bool,
+}
+
+impl RefusedChange {
+    fn way_out(&self) -> &'static str {
+        if self.forced_helps {
+            "make the same change here, undo it there, or set migrate_mode: forced"
+        } else {
+            "make both alike, with `twinlite ddl` at either end, and the link goes on; forced mode does not decide it"
+        }
+    }
 }
 
 /// Why a peer's catalog could not be applied. Whatever it is, the caller rolls its transaction back.

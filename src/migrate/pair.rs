@@ -165,6 +165,7 @@ impl Pairing<'_> {
                 why: "made at both ends with different definitions".to_owned(),
                 source_ddl: one.def.ddl.clone(),
                 replica_ddl: local.schema.ddl.clone(),
+                forced_helps: false,
             })));
         }
         if !taken_over {

@@ -430,6 +430,7 @@ impl<'a> Planner<'a> {
             why: why.to_owned(),
             source_ddl: self.wanted.def.ddl.clone(),
             replica_ddl: self.local.schema.ddl.clone(),
+            forced_helps: true,
         }))
     }
 

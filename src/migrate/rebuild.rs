@@ -217,6 +217,7 @@ pub(super) fn misfit(wanted: &Wanted, local: &TableSchema, why: &str) -> Error {
         why: why.to_owned(),
         source_ddl: wanted.def.ddl.clone(),
         replica_ddl: local.ddl.clone(),
+        forced_helps: false,
     }))
 }
 
