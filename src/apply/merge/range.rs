@@ -38,10 +38,16 @@ impl Merge<'_> {
         replaces_lost: bool,
     ) -> Result<(), Error> {
         self.place_all()?;
-        let shared = self.shared_of(target);
         // What the winner of a first contact lacks comes; what it has stays.
         self.only_adds = mode == RangeMode::Union && !self.seed_lost;
         self.replaces_lost = replaces_lost;
+        self.range_keys(target, range, mode)?;
+        (self.only_adds, self.replaces_lost) = (false, false);
+        Ok(())
+    }
+
+    fn range_keys(&mut self, target: &Target, range: &Range, mode: RangeMode) -> Result<(), Error> {
+        let shared = self.shared_of(target);
         if self.is_untouched(&shared, target, range)? {
             let writer = Writer { conn: self.conn, target, firing: false };
             let written = copy::apply_range(&writer, range)?;
@@ -49,7 +55,6 @@ impl Merge<'_> {
             if shared.has_unique {
                 self.check_all_placed(&shared, target, range)?;
             }
-            (self.only_adds, self.replaces_lost) = (false, false);
             return Ok(());
         }
         let mut said = read(&shared, target, range)?;
@@ -59,7 +64,7 @@ impl Merge<'_> {
             for key in keys {
                 let rows = said.remove(&key.normal(&shared.collations));
                 if rows.is_some() || mode == RangeMode::Exact {
-                    self.range_key(&shared, target, (key, rows.unwrap_or_default()), replaces_lost)?;
+                    self.range_key(&shared, target, (key, rows.unwrap_or_default()))?;
                 }
             }
             let Some(next) = next else { break };
@@ -69,11 +74,9 @@ impl Merge<'_> {
         rest.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         for (_, rows) in rest {
             let key = Key(target.key_places.iter().map(|place| rows[0][*place].clone()).collect());
-            self.range_key(&shared, target, (key, rows), replaces_lost)?;
+            self.range_key(&shared, target, (key, rows))?;
         }
-        self.place_all()?;
-        (self.only_adds, self.replaces_lost) = (false, false);
-        Ok(())
+        self.place_all()
     }
 
     /// Whether a range can be written as it is: nothing is here, nothing was, and nothing of it is to be logged.
@@ -137,7 +140,6 @@ impl Merge<'_> {
         shared: &Shared,
         target: &Target,
         (key, rows): (Key, Vec<Vec<Value>>),
-        replaces_lost: bool,
     ) -> Result<(), Error> {
         let before = shared.rows(self.conn, &key)?;
         if shared.is_same(&before, &rows) {
@@ -146,13 +148,13 @@ impl Merge<'_> {
         let entry = self.entry(shared, &key)?;
         let unseen = is_concurrent(entry.as_ref(), self.seen, self.peer) && !left_out(Mutant::ChunkBlind);
         let change = Accepted { version: Version::LOWEST, key, rows, before };
-        let why = if replaces_lost { Why::LostHistory } else { Why::Repair };
+        let why = if self.replaces_lost { Why::LostHistory } else { Why::Repair };
         if self.only_adds && !change.before.is_empty() {
             // The other end may not record what it gives up: once this copy is whole it counts as seen.
             return self.record(shared, &change, (Loser::Incoming, why), entry);
         }
         if unseen {
-            if replaces_lost && !change.rows.is_empty() && !left_out(Mutant::ChunkQuiet) {
+            if self.replaces_lost && !change.rows.is_empty() && !left_out(Mutant::ChunkQuiet) {
                 self.record(shared, &change, (Loser::Incoming, why), entry)?;
             }
             return Ok(());
@@ -160,7 +162,7 @@ impl Merge<'_> {
         // A plain repair keeps what it overwrites, and so does whoever cannot tell who knew what. A peer that only sends has
         // seen nothing of ours: what no entry says to have come from it may be anybody's.
         let unknown = self.rules.one_way && entry.is_none();
-        if self.seed_lost || self.is_blind(entry.as_ref()) || !replaces_lost || unknown {
+        if self.seed_lost || self.is_blind(entry.as_ref()) || !self.replaces_lost || unknown {
             self.record(shared, &change, (Loser::Local, why), entry)?;
         }
         self.accept(shared, target.id, change, true)
