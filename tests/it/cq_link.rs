@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::cq::{Serve, init, insert, migrate, rows, table, write};
 use crate::support::plugin::{Fake, Script};
@@ -39,6 +39,15 @@ struct Lake {
     place: Place,
     port: u16,
     app: Connection,
+}
+
+/// Waits until the link of that database's node has halted; returns its error.
+#[track_caller]
+fn until_halted(database: &Path) -> Value {
+    until("the link to halt", || {
+        let link = status(database)["links"][0].clone();
+        if link["state"] == "halted" { Ok(link["last_error"].clone()) } else { Err(link.to_string()) }
+    })
 }
 
 impl Lake {
@@ -171,10 +180,7 @@ fn a_value_that_does_not_fit_halts_the_link_until_it_does() {
     let node = Process::run(&lake.config("", ""), &[]);
     lake.until_equal(&[("t", "id n")]);
     lake.run("INSERT INTO t VALUES (7, 'secret')");
-    let error = until("the link to halt", || {
-        let link = status(&lake.place.source())["links"][0].clone();
-        if link["state"] == "halted" { Ok(link["last_error"].clone()) } else { Err(link.to_string()) }
-    });
+    let error = until_halted(&lake.place.source());
     assert_eq!(error["code"], "type_mismatch");
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("\"t\", key (7): column \"n\"") && !message.contains("secret"), "{message}");
@@ -267,10 +273,7 @@ fn a_flush_that_failed_halts_the_link_and_loses_nothing() {
     let flush_fails = Some((1, "disk full".to_owned(), vec!["t".to_owned()]));
     let plugin = Fake::start(Script { supports_flush: true, flush_fails, ..Script::new() });
     let node = Process::run(&node_of(&place, &plugin.address, ""), &[]);
-    let error = until("the link to halt", || {
-        let link = status(&place.source())["links"][0].clone();
-        if link["state"] == "halted" { Ok(link["last_error"].clone()) } else { Err(link.to_string()) }
-    });
+    let error = until_halted(&place.source());
     assert!(error["message"].as_str().unwrap().contains("not committed: disk full (tables t)"), "{error}");
     plugin.until("another try", |_| {
         let said = plugin.said();
@@ -337,10 +340,7 @@ fn a_forced_migration_never_leaves_a_table_short_of_rows() {
         .execute_batch("DROP TABLE u; CREATE TABLE u(id TEXT, more TEXT); INSERT INTO u VALUES ('1', 'x'), ('2', 'y')")
         .unwrap();
     let node = Process::run(&config, &[]);
-    let error = until("the link to halt", || {
-        let link = status(&lake.place.source())["links"][0].clone();
-        if link["state"] == "halted" { Ok(link["last_error"].clone()) } else { Err(link.to_string()) }
-    });
+    let error = until_halted(&lake.place.source());
     assert!(error["message"].as_str().unwrap().contains("migrate"), "{error}");
     assert_eq!(dump(&lake.place.replica(), "u", "more").unwrap(), ["'x'", "'y'"], "it is left as it was");
     expect_code(0, &["resync".as_ref(), "u".as_ref(), "--db".as_ref(), lake.place.source().as_os_str()]);
@@ -395,10 +395,7 @@ fn a_row_that_fits_no_message_is_refused_by_its_table() {
     let node = Process::run(&lake.config("", ""), &[]);
     lake.until_equal(&[("t", "id b")]);
     lake.run("INSERT INTO t VALUES (2, zeroblob(201 << 20))");
-    let error = until("the link to halt", || {
-        let link = status(&lake.place.source())["links"][0].clone();
-        if link["state"] == "halted" { Ok(link["last_error"].clone()) } else { Err(link.to_string()) }
-    });
+    let error = until_halted(&lake.place.source());
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("table \"t\": a record of 1 row(s) takes 210"), "{message}");
     // The source says the same.

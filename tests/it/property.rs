@@ -55,7 +55,7 @@ impl Case {
 }
 
 /// The seeds to run: one from the environment, or as many as asked for.
-fn seeds(default: u64) -> Vec<u64> {
+pub fn seeds(default: u64) -> Vec<u64> {
     match env_number("TWINLITE_SEED", 0) {
         0 => (1..=env_number("TWINLITE_CASES", default)).collect(),
         seed => vec![seed],
@@ -63,7 +63,7 @@ fn seeds(default: u64) -> Vec<u64> {
 }
 
 /// An application's connection, with the pragmas that a seed chooses.
-fn application(path: &Path, random: &mut Random) -> Connection {
+pub fn application(path: &Path, random: &mut Random) -> Connection {
     let conn = open(path);
     conn.pragma_update(None, "recursive_triggers", random.chance(50)).unwrap();
     conn.pragma_update(None, "foreign_keys", random.chance(60)).unwrap();

@@ -11,9 +11,9 @@ use rusqlite::types::ValueRef;
 use twinlite::capture::events::{EventCatalog, EventRequest, RowsRequest, clip, read_events, read_rows};
 use twinlite::model::{Event, Key, Operation, Selection, TableId, Value};
 
-use crate::property::setup;
+use crate::property::{application, seeds, setup};
 use crate::support::{
-    Place, env_number, open,
+    Place, open,
     oracle::quoted,
     random::Random,
     schema::Schema,
@@ -187,13 +187,6 @@ impl Consumer {
     }
 }
 
-fn seeds() -> Vec<u64> {
-    match env_number("TWINLITE_SEED", 0) {
-        0 => (1..=env_number("TWINLITE_CASES", CASES)).collect(),
-        seed => vec![seed],
-    }
-}
-
 /// A seed, and the statements so far.
 struct Case(u64, Vec<String>);
 
@@ -215,13 +208,6 @@ impl Case {
     }
 }
 
-fn application(path: &Path, random: &mut Random) -> Connection {
-    let conn = open(path);
-    conn.pragma_update(None, "recursive_triggers", random.chance(50)).unwrap();
-    conn.pragma_update(None, "foreign_keys", random.chance(60)).unwrap();
-    conn
-}
-
 fn write(case: &mut Case, conn: &Connection, random: &mut Random, statements: usize) {
     let tables = Table::read_all(conn);
     for _ in 0..statements {
@@ -233,7 +219,7 @@ fn write(case: &mut Case, conn: &Connection, random: &mut Random, statements: us
 
 #[test]
 fn the_events_replayed_are_the_source() {
-    for seed in seeds() {
+    for seed in seeds(CASES) {
         let (place, mut random) = (Place::new(), Random::new(seed + 3_000_000));
         let (conn, mut case) = (application(&place.source(), &mut random), Case(seed, Vec::new()));
         let schema = Schema::random(&mut random);
@@ -263,7 +249,7 @@ fn the_events_replayed_are_the_source() {
 
 #[test]
 fn a_copy_in_pieces_meets_the_events_without_gap_or_double() {
-    for seed in seeds() {
+    for seed in seeds(CASES) {
         let (place, mut random) = (Place::new(), Random::new(seed + 4_000_000));
         let (conn, mut case) = (application(&place.source(), &mut random), Case(seed, Vec::new()));
         let schema = Schema::random(&mut random);
