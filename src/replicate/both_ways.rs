@@ -124,6 +124,7 @@ impl<S: ChangeSource> End<S> {
             unfinished: theirs_of_ours,
             head: our.head,
             empty,
+            met: held.checkpoint.is_some() && !ours_of_theirs,
             seed: self.settings.seed.clone(),
         };
         let them = Side {
@@ -134,6 +135,7 @@ impl<S: ChangeSource> End<S> {
             unfinished: ours_of_theirs,
             head: their.head,
             empty: theirs.empty,
+            met: at_theirs.is_some_and(|held| held.checkpoint.is_some()) && !theirs_of_ours,
             seed: theirs.seed.as_deref().map(Seed::of_word),
         };
         let ours = meeting::decide(&us, &them).map_err(Error::Mismatch)?;

@@ -23,6 +23,8 @@ pub struct Side {
     pub head: Checkpoint,
     /// Whether its database holds no row of the link's tables.
     pub empty: bool,
+    /// Whether it has had all that the other end had. Empty, it has deleted that.
+    pub met: bool,
     /// Whether its log did not produce what the other end has applied of it: it was restored from a backup.
     pub restored: bool,
     /// How a first contact goes, as its config says.
@@ -76,12 +78,13 @@ pub fn decide(us: &Side, them: &Side) -> Result<Decided, Trouble> {
         let head = them.head;
         // Who had nothing when its log ended there has logged whatever it has since: the peer's windows say what they had
         // seen of that.
-        let copies = (winner == us.node || how == How::Union) && !us.empty;
+        let gives_nothing_up = has_nothing(us, them);
+        let copies = (winner == us.node || how == How::Union) && !gives_nothing_up;
         let to_peer = if copies { ToPeer::CopiedAgain } else { ToPeer::GoesOn };
         return Ok(match winner == us.node {
             true => Decided { from_peer: FromPeer::SeedWon { head, how }, to_peer },
             // Who has nothing gives nothing up: it need not be blind, nor say again what it gets.
-            false if us.empty => Decided { from_peer: FromPeer::CopiedAgain { head }, to_peer },
+            false if gives_nothing_up => Decided { from_peer: FromPeer::CopiedAgain { head }, to_peer },
             false => Decided { from_peer: FromPeer::SeedLost { head, how }, to_peer },
         });
     }
@@ -91,11 +94,17 @@ pub fn decide(us: &Side, them: &Side) -> Result<Decided, Trouble> {
     })
 }
 
+/// Whether an end has neither rows nor deletions to defend: it is new, or there is nothing at the other end either. Who
+/// deleted all its rows may mean it.
+fn has_nothing(side: &Side, other: &Side) -> bool {
+    side.empty && (!side.met || other.empty)
+}
+
 fn winner(us: &Side, them: &Side) -> Result<(NodeId, How), Trouble> {
     if let Some(restored) = [us, them].into_iter().find(|side| side.restored) {
         return after_restore(us, them, restored);
     }
-    match (us.empty, them.empty) {
+    match (has_nothing(us, them), has_nothing(them, us)) {
         (true, true) => return Ok((us.node.min(them.node), How::Replace)),
         (true, false) => return Ok((them.node, How::Replace)),
         (false, true) => return Ok((us.node, How::Replace)),
@@ -105,14 +114,23 @@ fn winner(us: &Side, them: &Side) -> Result<(NodeId, How), Trouble> {
         trouble(
             "seed_needed",
             format!(
-                "the databases of \"{}\" and \"{}\" both hold rows, and which of them had \
-                 seen what is not known: they never met, or their logs do not reach back",
-                us.name, them.name
+                "{}, and which of them had seen what is not known: they never met, or their logs do not reach back",
+                who_holds_rows(us, them)
             ),
             "say whose rows win, at both ends of the link: `seed: <node name>`, or `seed: merge` with `seed_prefer` to \
              keep what only one has; what is overwritten is kept as conflicts",
         )
     })
+}
+
+fn who_holds_rows(us: &Side, them: &Side) -> String {
+    match [us, them].into_iter().find(|side| side.empty) {
+        Some(emptied) => {
+            let other = if emptied.node == us.node { them } else { us };
+            format!("the database of \"{}\" holds rows, and that of \"{}\" has none left", other.name, emptied.name)
+        }
+        None => format!("the databases of \"{}\" and \"{}\" both hold rows", us.name, them.name),
+    }
 }
 
 /// How the first contact goes with a peer that only sends, where both databases hold rows: whether its rows win, and
@@ -184,6 +202,7 @@ mod tests {
             unfinished,
             head,
             empty: false,
+            met: false,
             restored: false,
             seed: None,
         }
@@ -255,6 +274,25 @@ mod tests {
         assert_eq!((at_a.to_peer, at_b.to_peer), (ToPeer::GoesOn, ToPeer::GoesOn));
         assert_eq!(at_a.from_peer, FromPeer::SeedWon { head: b.head, how: How::Replace });
         assert_eq!(at_b.from_peer, FromPeer::CopiedAgain { head: a.head });
+    }
+
+    /// The deleted rows came back from the other end, and nobody was asked.
+    #[test]
+    fn who_deleted_all_its_rows_is_not_new() {
+        let mut a = Side { met: true, ..side(1, true, false) };
+        let mut b = Side { empty: true, met: true, ..side(2, true, false) };
+        let refused = decide(&a, &b).expect_err("nobody said");
+        assert_eq!(decide(&b, &a), Err(refused.clone()));
+        assert_eq!(refused.code, "seed_needed");
+        assert!(refused.message.contains("\"n1\" holds rows, and that of \"n2\" has none left"), "{}", refused.message);
+
+        a.seed = Some(Seed::of_word("n2"));
+        let (at_a, at_b) = (decide(&a, &b).expect("decided"), decide(&b, &a).expect("decided"));
+        assert_eq!(at_a.from_peer, FromPeer::SeedLost { head: b.head, how: How::Replace });
+        assert_eq!(at_b.to_peer, ToPeer::CopiedAgain, "what it has is nothing, and that is copied");
+
+        (a.empty, b.met) = (true, false);
+        assert!(decide(&a, &b).is_ok(), "there is nothing to win at either end");
     }
 
     #[test]

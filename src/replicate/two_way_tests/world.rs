@@ -241,7 +241,7 @@ impl World {
         };
         let head = node.maintainer.log_state().expect("log").head;
         let seed = Some(Seed { winner: name(winner), how: self.how });
-        Side { node: id, name: our_name, lost, unfinished, head, empty: false, restored: false, seed }
+        Side { node: id, name: our_name, lost, unfinished, head, empty: false, met: true, restored: false, seed }
     }
 
     /// Removes entries below `to`, if every peer that is connected has seen them.
