@@ -6,7 +6,7 @@
 //!
 //! * Entries are reduced to one change a key ([`entries`]), rows are read by key as they are now ([`rows`]).
 //! * Where the schema is not the one that the triggers were last compared with, nothing is read: drift comes first.
-//! * Memory holds the keys of a window and a batch of each kind, not the rows.
+//! * Memory holds the keys of a window, or a part of them, and a batch of each kind, not the rows.
 //!
 //! Not promised: that rows of a window which is split are as they were at its end. They are as they are in the read
 //! transaction; the entries of later changes come in later parts and say the same again, or more.
@@ -26,7 +26,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension};
 
 use self::captured::{Captured, Table};
-use self::entries::Entries;
+use self::entries::{Entries, KEYS_HELD_MAX};
 use super::batches::Limits;
 use super::read_error::Error;
 use super::source::{ChangeSource, Copied, CopyStep, ReadOutcome, ReadRequest, ReadWindow, Sink};
@@ -38,6 +38,7 @@ use crate::sqlite::{self, Role, catalog as schema, store};
 pub struct LogReader {
     connection: Connection,
     captured: Option<Captured>,
+    keys_held_max: usize,
 }
 
 impl LogReader {
@@ -51,7 +52,7 @@ impl LogReader {
 
     /// Reads through this connection, which nobody else uses.
     pub fn new(connection: Connection) -> Self {
-        Self { connection, captured: None }
+        Self { connection, captured: None, keys_held_max: KEYS_HELD_MAX }
     }
 
     /// `PRAGMA data_version`: moves when another connection has committed something since it was last asked for.
@@ -77,7 +78,8 @@ impl LogReader {
             Some(captured) => captured,
             None => Captured::read(&mut self.connection, version)?,
         };
-        let outcome = Window { connection: &self.connection, captured: &captured, request }.read(sink);
+        let (connection, keys_held_max) = (&self.connection, self.keys_held_max);
+        let outcome = Window { connection, captured: &captured, request, keys_held_max }.read(sink);
         self.captured = Some(captured);
         outcome
     }
@@ -111,6 +113,7 @@ struct Window<'a> {
     connection: &'a Connection,
     captured: &'a Captured,
     request: &'a ReadRequest,
+    keys_held_max: usize,
 }
 
 impl Window<'_> {
@@ -129,13 +132,17 @@ impl Window<'_> {
             false => None,
         };
         let (tables, held_back) = tables.map_or((None, Vec::new()), |(tables, held_back)| (Some(tables), held_back));
-        let mut entries = Entries::read(self.connection, self.captured, self.request)?;
+        let mut entries = Entries::read(self.connection, self.captured, (self.request, self.keys_held_max))?;
         let mut changes = 0;
         let mut touched: BTreeMap<TableId, &Table> = BTreeMap::new();
-        for (id, marks) in std::mem::take(&mut entries.tables) {
-            let table = self.captured.table(id).expect("entries are those of tables that are there");
-            touched.insert(id, table);
-            changes += rows::emit(self.connection, (table, marks), self.request, sink)?;
+        let first = std::iter::once(Ok(std::mem::take(&mut entries.tables)));
+        let rest = entries.rest(self.connection, self.captured, self.request);
+        for part in first.chain(rest.map(|part| part.map(|part| part.tables))) {
+            for (id, marks) in part? {
+                let table = self.captured.table(id).expect("entries are those of tables that are there");
+                touched.insert(id, table);
+                changes += rows::emit(self.connection, (table, marks), self.request, sink)?;
+            }
         }
         let copied = step.map(|(table, step)| self.copy(table, step, sink)).transpose()?;
         touched.extend(step.map(|(table, _)| (table.id, table)));

@@ -429,3 +429,32 @@ fn a_window_holds_no_more_keys_than_memory_may() {
     }
     assert!(ends.len() == 2 && ends[0] < 6 && ends[1] == 6, "{ends:?}");
 }
+
+/// One that may not be split, for the peer judges it whole.
+#[test]
+fn a_window_of_more_keys_than_may_be_held_is_read_in_parts_and_says_the_same() {
+    let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE n(k TEXT COLLATE NOCASE PRIMARY KEY, v)";
+    let mut db = Fixture::new(ddl, "");
+    db.run(
+        "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200) INSERT INTO t SELECT i, i FROM n;
+         WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) INSERT INTO n SELECT 'k' || i, i FROM n;
+         UPDATE n SET k = upper(k), v = v + 1 WHERE v % 3 = 0; DELETE FROM t WHERE id % 5 = 0; UPDATE t SET v = 0 WHERE id < 9",
+    );
+    db.log(6, 1, &[]);
+    db.request.window_rows = None;
+    let mut say = |held_max| {
+        (db.reader.keys_held_max, db.request.after) = (held_max, 0);
+        let said = db.said();
+        let kinds = [Upsert, Delete].map(|op| {
+            let mut rows: Vec<String> = said.with_versions(op).iter().map(|row| format!("{row:?}")).collect();
+            rows.sort();
+            rows
+        });
+        (kinds, said.window.end, said.window.changes, said.window.first_ts_ms)
+    };
+    let whole = say(1_000);
+    assert_eq!((whole.0[0].len(), whole.0[1].len(), whole.1.markers.len()), (260, 40, 1));
+    for held_max in [299, 40, 1] {
+        assert_eq!(say(held_max), whole, "{held_max} keys held");
+    }
+}
