@@ -36,3 +36,4 @@ pub use crate::config::OnGap;
 pub use engine::{CONSUMER, Ended, Engine, Observer, Progress, State};
 pub use error::Error;
 pub use handler::{ChangesHandler, HandlerError};
+pub use start::keys_only;
