@@ -18,8 +18,8 @@
 //! What a failure means is decided where it is met: every module's `Error` has a `fault()`, and [`replicate::runner`]
 //! retries, copies again, or halts the link and says why.
 //!
-//! Whoever reacts to changes rather than copies them reads the same log, with its images: [`capture::events`] makes events of
-//! its entries, and an [`events::Engine`] hands them to a handler.
+//! Whoever reacts to changes rather than copies them reads the same log, with its images where it has them: [`capture::events`]
+//! makes events of its entries, and an [`events::Engine`] hands them to a handler.
 //!
 //! ARCHITECTURE.md has the same from above, with the invariants and what is deliberately absent.
 

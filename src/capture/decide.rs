@@ -15,7 +15,7 @@ use super::lineage::{self, Change, renamed_tokens};
 use super::situation::Situation;
 use super::trigger_sql::{Op, Trigger, table_of_trigger, triggers};
 use super::{Images, SkippedTable, change_log};
-use crate::model::{TableId, TableSchema};
+use crate::model::{KeyShape, TableId, TableSchema};
 use crate::sqlite::{ident, store};
 
 /// What else is known than what the schema shows.
@@ -57,7 +57,7 @@ pub(super) struct Decision {
     pub appended: Vec<(TableId, String, Vec<String>)>,
     /// Tables that are captured.
     pub captured: Vec<String>,
-    /// New tables of a log with images: rows that are there already, no entry tells.
+    /// New tables: rows that are there already, no entry tells.
     pub unsure_if_filled: Vec<(TableId, String)>,
     /// Tables that are wanted and are not captured.
     pub skipped: Vec<SkippedTable>,
@@ -165,9 +165,7 @@ impl Decider<'_> {
         self.make_triggers(table, id);
         if self.situation.before.is_some() {
             self.decision.notes.push(format!("table {:?} is captured from here on", table.name));
-            if self.situation.images == Images::Full {
-                self.decision.unsure_if_filled.push((id, table.name.clone()));
-            }
+            self.decision.unsure_if_filled.push((id, table.name.clone()));
         }
     }
 
@@ -209,7 +207,9 @@ impl Decider<'_> {
         if let Change::Appended(columns) = change {
             self.decision.appended.push((known.id, table.name.clone(), columns));
         }
-        if harm.is_none() && self.witness.untold.contains(&known.id) {
+        // Without a key a row is told with its rowid from a log of keys, and without it from images.
+        let other_form = other_images && matches!(table.key, KeyShape::Rowid { .. });
+        if harm.is_none() && (other_form || self.witness.untold.contains(&known.id)) {
             self.decision.entries.push((Op::Unsure, id.0));
         }
         if let Some(reason) = harm {

@@ -69,6 +69,9 @@ pub struct CaptureOptions {
     pub images: Images,
     /// Whether a log that carries something else is changed to carry [`Self::images`]: an operator has said so.
     pub change_images: bool,
+    /// Whether [`Self::images`] are for a log that is yet to be made, and nobody asked for them: one that is there is
+    /// good enough.
+    pub images_if_new: bool,
     /// The log's name; begins with `__cdc_`.
     pub log_table: String,
     /// What bounds the log.
@@ -87,6 +90,7 @@ impl Default for CaptureOptions {
             selection: Selection::all(),
             images: Images::Key,
             change_images: false,
+            images_if_new: false,
             log_table: "__cdc_log".to_owned(),
             retention: Retention::default(),
             two_way: false,
@@ -150,7 +154,7 @@ impl CaptureOptions {
         match (Images::stored(connection)?, self.images) {
             (None, wanted) => Ok(wanted),
             (Some(_), wanted) if self.change_images => Ok(wanted),
-            (Some(Images::Key), Images::Full) => Err(Error::OtherImages),
+            (Some(Images::Key), Images::Full) if !self.images_if_new => Err(Error::OtherImages),
             (Some(stored), _) => Ok(stored),
         }
     }
@@ -215,6 +219,8 @@ mod tests {
         store::set_meta(&connection, meta_key::IMAGES, "key").expect("meta");
         assert!(matches!(effective(Images::Full, false), Err(Error::OtherImages)));
         assert!(matches!(effective(Images::Full, true), Ok(Images::Full)));
+        let unasked = CaptureOptions { images: Images::Full, images_if_new: true, ..CaptureOptions::default() };
+        assert!(matches!(unasked.effective_images(&connection), Ok(Images::Key)), "it stays what it is");
         store::set_meta(&connection, meta_key::IMAGES, "full").expect("meta");
         assert!(matches!(effective(Images::Key, false), Ok(Images::Full)), "full has all that key has");
         assert!(matches!(effective(Images::Key, true), Ok(Images::Key)));

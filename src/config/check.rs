@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::ConfigFault;
 use super::address::is_loopback;
 use super::events::{EventOutput, EventsConfig};
-use super::settings::{Config, Images, LinkConfig, NodeConfig, Policy, Seed};
+use super::settings::{Config, LinkConfig, NodeConfig, Policy, Seed};
 use crate::model::Selection;
 
 /// Names of tables of our own, which the log cannot have.
@@ -70,12 +70,6 @@ impl Check<'_> {
                 self.fault(&format!("{key}.name"), format!("{:?} names two links; one link a peer", link.name));
             }
             self.link(&key, link, node);
-        }
-        if !node.events.is_empty() && node.capture.images == Images::Key {
-            self.fault(
-                "capture.images",
-                "is key, and `events` need the rows before and after: say full, or leave it out",
-            );
         }
         if !node.events.is_empty() && !node.links.is_empty() && !node.sends() {
             self.fault(

@@ -316,10 +316,6 @@ mod tests {
         );
         let mirror = format!("{}\nlinks: [{{ name: b, directions: receive, peer: 'b:1' }}]", events("output: json"));
         check(&mirror, &[("events", "only receives")]);
-        check(
-            &format!("{}\ncapture: {{ images: key }}", events("output: json")),
-            &[("capture.images", "the rows before and after")],
-        );
         check(&format!("{MINIMAL}events: [{{}}]"), &[("events[0].name", "missing"), ("events[0].output", "missing")]);
         let several = format!(
             "{MINIMAL}listen: 127.0.0.1:1\nlinks: [{{ name: b, directions: send }}]\nevents: [{{ name: b, output: json }}, \
@@ -394,12 +390,15 @@ mod tests {
     fn images_are_those_of_keys_unless_they_are_full() {
         let images = |capture: &str| {
             let text = format!("{}\n{capture}", link("directions: send"));
-            read(&text, &[]).expect("valid").nodes[0].capture.images
+            let capture = read(&text, &[]).expect("valid").nodes[0].capture.clone();
+            (capture.images, capture.images_if_new)
         };
         use crate::config::Images;
-        assert_eq!(images(""), Images::Key);
-        assert_eq!(images("capture: { images: full }"), Images::Full);
-        assert_eq!(images("events: [{ name: e, output: json }]"), Images::Full, "events have images");
+        assert_eq!(images(""), (Images::Key, true));
+        assert_eq!(images("capture: { images: full }"), (Images::Full, false));
+        let events = "events: [{ name: e, output: json }]";
+        assert_eq!(images(events), (Images::Full, true), "events have images, unless a log has keys already");
+        assert_eq!(images(&format!("{events}\ncapture: {{ images: key }}")), (Images::Key, false));
     }
 
     #[test]
@@ -467,6 +466,8 @@ mod tests {
 
     fn meant(config: &Config) -> Config {
         let mut config = config.clone();
+        // Said or not said, it is the same for a database that is new.
+        config.nodes.iter_mut().for_each(|node| node.capture.images_if_new = false);
         for link in config.nodes.iter_mut().flat_map(|node| &mut node.links) {
             (link.migrate_mode, link.schema) = (Some(link.migrate_mode()), Some(link.schema_kinds()));
         }

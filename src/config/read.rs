@@ -145,8 +145,10 @@ fn decoded(path: &str) -> Option<String> {
 }
 
 fn capture(mut section: Section<'_>, defaults: CaptureConfig) -> CaptureConfig {
+    let images = section.word("images", &[("key", Images::Key), ("full", Images::Full)]);
     let capture = CaptureConfig {
-        images: section.word("images", &[("key", Images::Key), ("full", Images::Full)]).unwrap_or(defaults.images),
+        images: images.unwrap_or(defaults.images),
+        images_if_new: images.is_none(),
         retention: retention(section.section("retention")),
         log_table: section.text("log_table").unwrap_or(defaults.log_table),
     };

@@ -143,6 +143,8 @@ impl NodeConfig {
 pub struct CaptureConfig {
     /// What a log entry carries besides the key.
     pub images: Images,
+    /// Whether that was left out, so that it is for a new log alone.
+    pub images_if_new: bool,
     /// What bounds the log while a consumer is away.
     pub retention: Retention,
     /// The log's name; it begins with `__cdc_`.
@@ -151,7 +153,8 @@ pub struct CaptureConfig {
 
 impl Default for CaptureConfig {
     fn default() -> Self {
-        Self { images: Images::Key, retention: Retention::default(), log_table: LOG_TABLE.to_owned() }
+        let (images, log_table) = (Images::Key, LOG_TABLE.to_owned());
+        Self { images, images_if_new: true, retention: Retention::default(), log_table }
     }
 }
 

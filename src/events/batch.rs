@@ -1,7 +1,9 @@
 //! Cuts what one read gave into the batches that a handler takes, each with what holds once it is taken. Pure.
 //!
 //! A batch ends where it is full and where the read ended. What it is called says which log, from which entry to which,
-//! and a digest of what is in it, so that the same events have the same name and others never.
+//! and a digest of what is in it, so that the same events have the same name and others never. A repeat from a log of keys
+//! may hold newer rows, and then has another name: nobody drops by name what it has not seen. Who drops by place may drop
+//! a newer row, but never for good: what made it newer has an entry of its own, further on, that tells it again.
 
 use std::sync::Arc;
 
@@ -38,11 +40,19 @@ pub struct Step {
 }
 
 /// Events of the log as steps: `to` is where the read of them ended, `copies` how the tables were after each.
+///
+/// From a log of keys an event has the place of its key's last entry in the read. So what was taken when a batch ends is
+/// every entry up to there, but for those of keys that have a later entry, which tells of them when it is read again.
 pub fn log_steps(events: Vec<(Event, Arc<Copies>)>, to: i64) -> Vec<Step> {
     let seqs: Vec<i64> = events.iter().map(|(event, _)| event.seq).collect();
     let step = |(place, (event, copies)): (usize, (Event, Arc<Copies>))| {
-        // What lies between two events is none of the consumer's, or the rest of the first one.
-        let seq = seqs.get(place + 1).map_or(to, |next| (next - 1).max(event.seq));
+        let seq = match seqs.get(place + 1) {
+            // An entry that several events tell was taken once all of them were.
+            Some(next) if *next == event.seq => event.seq - 1,
+            // What lies between two events is none of the consumer's, or the rest of the first one.
+            Some(next) => next - 1,
+            None => to,
+        };
         Step { event, then: Standing { seq, copies } }
     };
     events.into_iter().enumerate().map(step).collect()
@@ -141,6 +151,8 @@ mod tests {
         assert_eq!(cut(&[3, 5, 8], 9, 2), [(vec![3, 5], 7), (vec![8], 9)]);
         assert_eq!(cut(&[3, 5], 6, 2), [(vec![3, 5], 6)]);
         assert_eq!(cut(&[3, 4], 4, 1), [(vec![3], 3), (vec![4], 4)]);
+        let together = [(vec![3, 7], 6), (vec![7, 7], 8), (vec![9], 9)];
+        assert_eq!(cut(&[3, 7, 7, 7, 9], 9, 2), together, "all that one entry tells, or none of it");
     }
 
     #[test]

@@ -141,7 +141,8 @@ impl Engine {
         Self { consumer: name.into(), ..self }
     }
 
-    /// Installs capture first, with images, and has the consumer begin there if it is new.
+    /// Installs capture first, with images, and has the consumer begin there if it is new. A log of keys that is there is
+    /// not changed: that is an error which names the command. Without a setup its events are had as they are.
     #[must_use]
     pub fn setup(self, setup: bool) -> Self {
         Self { setup, ..self }

@@ -45,10 +45,11 @@ pub enum Error {
         /// What it is.
         kind: String,
     },
-    /// The log has no images.
+    /// The log has no images, and a setup was to make one that has.
     #[error(
-        "{database}: its change log carries keys only, and events need the rows before and after: run `twinlite setup --db \
-         {database} --images full`, from which on every entry has them (set capture.images to full where a node owns it)"
+        "{database}: its change log keeps keys only, and --setup makes one with the rows before and after: leave --setup out \
+         for events with each row as it is now, or run `twinlite setup --db {database} --images full` (set capture.images \
+         to full where a node owns it)"
     )]
     NoImages {
         /// The database.

@@ -6,9 +6,10 @@
 //! Who looks after the database meanwhile is the `keeper`'s business.
 //!
 //! A batch's id is `<epoch>-<first seq>-<last seq>-<digest>`: the same events have the same id, also when they are handed
-//! over again after a crash. But a batch may be cut elsewhere then, so who drops repeats exactly does it by
-//! [`crate::model::Event::seq`]: of one epoch's log, an event that is not above the last one taken was taken. Rows of a
-//! bootstrap all carry the end of the log; taken twice, they are the same row.
+//! over again after a crash. But a batch may be cut elsewhere then, and hold newer rows where the log keeps keys only
+//! ([`crate::capture::events`]), so who drops repeats exactly does it by
+//! [`crate::model::Event::seq`]: of one epoch's log, an event that is not above the last one taken was taken, or comes again
+//! newer, above it. Rows of a bootstrap all carry the end of the log; taken twice, they are the same row.
 //!
 //! [`outputs`] are the handlers that are built in.
 
@@ -36,3 +37,4 @@ pub use crate::config::OnGap;
 pub use engine::{CONSUMER, Ended, Engine, Observer, Progress, State};
 pub use error::Error;
 pub use handler::{ChangesHandler, HandlerError};
+pub use start::keys_only;

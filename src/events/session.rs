@@ -69,7 +69,7 @@ impl Session {
             Ok::<_, Error>((wake, log))
         });
         let (wake, log) = opened.await.map_err(|_| Error::Closed(sqlite::Closed))??;
-        let Start { id, at, standing, selection } = start;
+        let Start { id, at, standing, selection, images: _ } = start;
         let ledger =
             Ledger::new(maintainer, (&engine.consumer, id), (at.position.epoch, standing.clone()), &engine.clock);
         let ask = Ask {

@@ -1,5 +1,6 @@
 //! How an engine begins: capture in place where that is asked for, tables that can be had, and where the consumer is.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,17 @@ pub(super) struct Start {
     pub at: Checkpoint,
     pub standing: Standing,
     pub selection: Selection,
+    /// What the log's entries carry now.
+    pub images: Images,
+}
+
+/// What a log of keys leaves out, and what to do for more, for a person.
+pub fn keys_only(database: &Path) -> String {
+    format!(
+        "the change log of {0} keeps keys only: of several changes of a row the last is told, with the row as it is, and not \
+         what it was before; for every change with both, run `twinlite setup --db {0} --images full`",
+        database.display()
+    )
 }
 
 /// Opens the database for writing, captured as it is, or as it would be by default.
@@ -75,7 +87,12 @@ pub(super) async fn start(engine: &Engine, maintainer: &Db<Maintainer>, keeper: 
         patiently(maintainer, make_right).await?;
     }
     let asked = engine.clone();
-    maintainer.call(move |maintainer| begin(&asked, maintainer)).await?
+    let start = maintainer.call(move |maintainer| begin(&asked, maintainer)).await??;
+    // A node says it once for all that it runs.
+    if start.images == Images::Key && !engine.beside {
+        tracing::warn!("{}", keys_only(&engine.database));
+    }
+    Ok(start)
 }
 
 /// Refuses names that can have no events, before anything is changed.
@@ -123,7 +140,8 @@ fn wanted(engine: &Engine, maintainer: &Maintainer) -> Result<SetupRequest, Erro
     let stored = CaptureOptions::stored(maintainer.connection())?;
     let globs: Vec<String> = engine.tables.iter().map(|name| literal_glob(name)).collect();
     let mut request = SetupRequest {
-        images: Some(Images::Full.word().to_owned()),
+        // A log that is there is changed by whoever says so in so many words.
+        images: stored.is_none().then(|| Images::Full.word().to_owned()),
         log_table: engine.log_table.clone(),
         take_over: engine.take_over,
         ..SetupRequest::default()
@@ -160,7 +178,9 @@ pub(super) fn install_as_asked(
     tables = wanted.tables.clone().unwrap_or(tables);
     skipped = wanted.skip_tables.clone().unwrap_or(skipped);
     options.selection = Selection::new(&tables, &skipped).unwrap_or(options.selection);
-    options.images = wanted.images.as_deref().and_then(Images::by_word).unwrap_or(options.images);
+    if let Some(images) = wanted.images.as_deref().and_then(Images::by_word) {
+        (options.images, options.change_images) = (images, true);
+    }
     if let Some(name) = &wanted.log_table {
         options.log_table.clone_from(name);
     }
@@ -171,6 +191,8 @@ pub(super) fn install_as_asked(
         false => maintainer.install().map(|installed| (Vec::new(), installed)),
     };
     let (mut lines, installed) = installed.inspect_err(|_| maintainer.set_options(before))?;
+    let options = maintainer.options().clone();
+    maintainer.set_options(CaptureOptions { change_images: false, ..options });
     lines.extend(installed.did);
     lines.extend(installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason)));
     Ok(lines)
@@ -178,7 +200,11 @@ pub(super) fn install_as_asked(
 
 async fn set_up(engine: &Engine, maintainer: &Db<Maintainer>, keeper: &Keeper) -> Result<(), Error> {
     let asked = engine.clone();
-    let request = maintainer.call(move |maintainer| wanted(&asked, maintainer)).await??;
+    let read = move |maintainer: &mut Maintainer| match CaptureOptions::stored(maintainer.connection())? {
+        Some(stored) if stored.images == Images::Key => Err(Error::NoImages { database: asked.database }),
+        Some(_) | None => wanted(&asked, maintainer),
+    };
+    let request = maintainer.call(read).await??;
     if keeper.owns() {
         let lines = patiently(maintainer, move |maintainer| install_as_asked(maintainer, &request)).await?;
         lines.iter().for_each(|line| tracing::info!("{line}"));
@@ -187,8 +213,8 @@ async fn set_up(engine: &Engine, maintainer: &Db<Maintainer>, keeper: &Keeper) -
     // What the owner has in place already needs no word of it.
     let in_place = request.tables.is_none() && !request.take_over;
     let asked = engine.clone();
-    let images = maintainer.call(move |maintainer| check_log(&asked, maintainer.connection())).await?;
-    if in_place && images.is_ok() {
+    let log = maintainer.call(move |maintainer| check_log(&asked, maintainer.connection())).await?;
+    if in_place && log.is_ok() {
         return Ok(());
     }
     let response = admin::ask(&engine.database, &Request::Setup(request.clone())).await?;
@@ -222,20 +248,16 @@ async fn patiently<T: Send + 'static>(
     }
 }
 
-/// Refuses a log that has no events in it.
-fn check_log(engine: &Engine, connection: &Connection) -> Result<(), Error> {
+/// Refuses a log that is none or another one; what its entries carry.
+fn check_log(engine: &Engine, connection: &Connection) -> Result<Images, Error> {
     let Some(stored) = CaptureOptions::stored(connection)? else {
         return Err(Error::NotInstalled { database: engine.database.clone() });
     };
-    match stored.images {
-        Images::Full => {}
-        Images::Key => return Err(Error::NoImages { database: engine.database.clone() }),
-    }
     match &engine.log_table {
         Some(wanted) if !wanted.eq_ignore_ascii_case(&stored.log_table) => {
             Err(Error::OtherLog { found: stored.log_table, wanted: wanted.clone() })
         }
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(stored.images),
     }
 }
 
@@ -265,7 +287,7 @@ fn given_tables(
 
 /// Where the consumer begins. A new one is noted, so that the log is kept for it.
 fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
-    check_log(engine, maintainer.connection())?;
+    let images = check_log(engine, maintainer.connection())?;
     let (selection, tables) = given_tables(engine, maintainer)?;
     let name = engine.consumer.clone();
     let others = consumers::list(maintainer.connection())?;
@@ -283,7 +305,7 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
         let Some(at) = checkpoint else { return Err(Error::EventsLost { consumer: name }) };
         let id = if id == NOTHING_GIVEN { new_id() } else { id };
         let standing = Standing { seq: at.position.seq, copies: Arc::new(Copies::noted(&tables)) };
-        return Ok(Start { id, at, standing, selection });
+        return Ok(Start { id, at, standing, selection, images });
     }
     // What it was given before may be wrong by now.
     let wipe = known.as_ref().is_some_and(|known| known.id != NOTHING_GIVEN);
@@ -295,7 +317,8 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     let given = copies.given(true);
     let at = capture::begin_at_head(maintainer.connection_mut(), (&name, EVENTS), (noted, &given), &*clock)?;
     let id = if noted == NOTHING_GIVEN { new_id() } else { noted };
-    Ok(Start { id, at, standing: Standing { seq: at.position.seq, copies: Arc::new(copies) }, selection })
+    let standing = Standing { seq: at.position.seq, copies: Arc::new(copies) };
+    Ok(Start { id, at, standing, selection, images })
 }
 
 fn new_id() -> NodeId {

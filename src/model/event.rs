@@ -34,7 +34,8 @@ impl Operation {
 pub struct EventTable {
     /// Its name.
     pub name: String,
-    /// Its columns, generated ones too, in order; images have a value for each.
+    /// Its columns, generated ones too, in order; images have a value for each. From a log of keys: with the rowid before
+    /// them where that is the key, and of a row that is gone those of the key alone.
     pub columns: Vec<String>,
 }
 
@@ -50,7 +51,7 @@ pub struct Event {
     pub ts_ms: i64,
     /// What happened.
     pub operation: Operation,
-    /// The row before; only for updates and deletions.
+    /// The row before; only for updates and deletions, and from a log of keys for deletions alone.
     pub before: Option<Vec<Value>>,
     /// The row after; only for inserts and updates.
     pub after: Option<Vec<Value>>,

@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::Parts;
-use crate::capture;
+use crate::capture::{self, CaptureOptions, Images, Maintainer};
 use crate::config::EventsConfig;
-use crate::events::{ChangesHandler, Engine, Error, Progress, State, outputs};
+use crate::events::{ChangesHandler, Engine, Error, Progress, State, keys_only, outputs};
 use crate::model::Fault;
 use crate::replicate::backoff::Backoff;
 use crate::sqlite::said;
@@ -23,11 +23,24 @@ use crate::telemetry::{EventsHandle, EventsState};
 /// An engine that ran for this long began well: what fails then is a new failure.
 const WELL_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// Says once what the outputs are not told, where the log keeps keys only.
+async fn say_what_is_left_out(parts: Parts) {
+    let Some(feed) = &parts.feed else { return };
+    let read = |maintainer: &mut Maintainer| CaptureOptions::stored(maintainer.connection());
+    // What cannot be read, the engines say.
+    if let Ok(Ok(Some(CaptureOptions { images: Images::Key, .. }))) = feed.maintainer().call(read).await {
+        tracing::warn!("events: {}", keys_only(&parts.config.database));
+    }
+}
+
 /// Starts every output of the node.
 ///
 /// # Errors
 /// An output that cannot be opened.
 pub(super) fn start(parts: &Parts, tasks: &mut JoinSet<()>) -> Result<()> {
+    if !parts.config.events.is_empty() {
+        tasks.spawn(say_what_is_left_out(parts.clone()));
+    }
     for config in &parts.config.events {
         let status = parts.board.events(&config.name, &config.output.to_string());
         let handler = outputs::open_until(config, Some(status.clone()), parts.stop.clone())

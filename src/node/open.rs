@@ -160,6 +160,7 @@ pub fn capture_options(config: &NodeConfig) -> CaptureOptions {
             config::Images::Full => capture::Images::Full,
         },
         change_images: false,
+        images_if_new: config.capture.images_if_new,
         log_table: config.capture.log_table.clone(),
         two_way: config.merges(),
         keep_all: config.merges() && config.links.iter().any(|link| !link.directions.sends()),

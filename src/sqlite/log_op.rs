@@ -36,7 +36,7 @@ pub enum LogOp {
     Leave = 9,
     /// Continues the [`LogOp::Leave`] before it: the key that the row has now.
     Arrive = 10,
-    /// Rows of the table hold what no image told: whoever reads events begins with it anew. Replication knows the rows.
+    /// Rows of the table hold what no entry told: whoever reads events begins with it anew. Replication knows the rows.
     Unsure = 11,
     /// A [`LogOp::Touch`] of the row that has the new row's own key. Where it was displaced, the new row's entry names that
     /// key too; where it was not, nothing became of it. So it says something to whoever reads images alone.

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use rusqlite::Connection;
 
+use crate::property::setup;
 use crate::support::{
     Place,
     hook::{Hook, Rows, receive},
@@ -62,8 +63,12 @@ fn until_received(place: &Place, hook: &Hook) {
     });
 }
 
-fn start(place: &Place, hook: &Hook, env: &[(&str, &str)]) -> Process {
-    let flags = ["--setup", "--bootstrap", "--cdc", "--batch-size", "20", "-o", &hook.url];
+/// What entries of the log carry.
+const IMAGES: [&str; 2] = ["full", "key"];
+
+fn start(place: &Place, hook: &Hook, env: &[(&str, &str)], images: &str) -> Process {
+    setup(&place.source(), images);
+    let flags = ["--bootstrap", "--cdc", "--batch-size", "20", "-o", &hook.url];
     Process::cdc(&place.source(), &place.file("out"), &flags, env)
 }
 
@@ -74,13 +79,13 @@ fn go_on(place: &Place, hook: &Hook, env: &[(&str, &str)]) -> Process {
 
 #[test]
 fn killed_at_every_step_a_consumer_goes_on_and_its_receiver_has_everything() {
-    for failpoint in FAILPOINTS {
+    for (failpoint, images) in FAILPOINTS.iter().flat_map(|failpoint| IMAGES.map(|images| (failpoint, images))) {
         let (place, hook, mut random) = (Place::new(), Hook::start(), Random::new(3));
         let conn = app(&place);
         for count in [1, 2, 9, 40] {
             let armed = format!("{failpoint}={count}");
             let env = [("TWINLITE_FAILPOINT", armed.as_str())];
-            let mut process = if count == 1 { start(&place, &hook, &env) } else { go_on(&place, &hook, &env) };
+            let mut process = if count == 1 { start(&place, &hook, &env, images) } else { go_on(&place, &hook, &env) };
             let status = until(&format!("failpoint {armed} to be reached"), || match process.ended() {
                 Some(status) => Ok(status),
                 None => {
@@ -101,9 +106,13 @@ fn killed_at_every_step_a_consumer_goes_on_and_its_receiver_has_everything() {
 /// Killed while it gives three thousand rows, again and again, and while changes come.
 #[test]
 fn killed_at_any_moment_of_a_bootstrap_it_resumes_and_a_row_that_went_meanwhile_goes() {
+    IMAGES.iter().for_each(|images| killed_at_any_moment_of_a_bootstrap(images));
+}
+
+fn killed_at_any_moment_of_a_bootstrap(images: &str) {
     let (place, hook, mut random) = (Place::new(), Hook::start(), Random::new(4));
     let conn = app(&place);
-    let mut process = start(&place, &hook, &[]);
+    let mut process = start(&place, &hook, &[], images);
     for _ in 0..12 {
         let posts = hook.posts().len() + 1 + random.below(25);
         until("more posts", || {

@@ -74,18 +74,52 @@ fn arguments_that_make_no_sense_are_refused_in_words() {
     assert!(said.contains("table, json"), "{said}");
 }
 
+/// The log of a database that is replicated: events come from it as it is, but for a setup, which makes one with images.
 #[test]
-fn a_log_of_keys_names_the_command_that_makes_it_one_of_images() {
+fn a_log_of_keys_has_events_and_names_the_command_that_makes_it_one_of_images() {
     let place = Place::new();
-    let _conn = app(&place, 3, &mut Random::new(1));
+    let conn = open(&place.source());
+    conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a'), (2, 'b')").unwrap();
     let source = place.source().display().to_string();
     expect_code(0, &["setup", "--db", &source]);
-    for flags in [&["--cdc"][..], &["--setup", "--cdc"], &["--bootstrap"]] {
-        let said = cdc_fails(&place, 2, flags);
-        assert!(said.contains("--images full"), "{flags:?}: {said}");
+    let command = format!("twinlite setup --db {source} --images full");
+    for flags in [&["--setup"][..], &["--setup", "--cdc"], &["--setup", "--take-over", "--bootstrap"]] {
+        let refused = cdc_fails(&place, 2, flags);
+        assert!(refused.contains(&command) && refused.contains("leave --setup out"), "{flags:?}: {refused}");
     }
+    let out = place.file("events.json");
+    let process = Process::cdc(&place.source(), &out, &["--bootstrap", "--cdc", "-o", "json"], &[]);
+    until_events(&out, 2);
+    conn.execute_batch(
+        "BEGIN; UPDATE t SET v = 'x'; UPDATE t SET v = 'y' WHERE id = 1; DELETE FROM t WHERE id = 2; COMMIT",
+    )
+    .unwrap();
+    until_events(&out, 4);
+    let warned = process.said();
+    assert_eq!(warned.matches(&command).count(), 1, "{warned}");
+    assert!(warned.contains("keeps keys only"), "{warned}");
+    // Whoever owns the log changes it, and what comes from there on is told with images.
     expect_code(0, &["setup", "--db", &source, "--images", "full"]);
-    cdc(&place, &["--bootstrap"]);
+    conn.execute_batch("UPDATE t SET v = 'z'").unwrap();
+    until_events(&out, 5);
+    process.stop();
+    let wanted = [
+        json!({"operation": "INSERT", "before": null, "after": {"id": 1, "v": "a"}}),
+        json!({"operation": "INSERT", "before": null, "after": {"id": 2, "v": "b"}}),
+        json!({"operation": "UPDATE", "before": null, "after": {"id": 1, "v": "y"}}),
+        json!({"operation": "DELETE", "before": {"id": 2}, "after": null}),
+        json!({"operation": "UPDATE", "before": {"id": 1, "v": "y"}, "after": {"id": 1, "v": "z"}}),
+    ];
+    assert_eq!(said(&events(&out)), said(&wanted));
+    cdc(&place, &["--setup"]);
+}
+
+#[track_caller]
+fn until_events(out: &std::path::Path, wanted: usize) {
+    until("the events", || match events(out).len() {
+        found if found >= wanted => Ok(()),
+        found => Err(format!("{found} of {wanted}")),
+    });
 }
 
 /// A disk that is full, and a reader that went away.
@@ -104,10 +138,7 @@ fn an_output_that_cannot_be_written_stops_it_and_loses_nothing() {
     }
     let out = place.file("events.json");
     let process = Process::cdc(&place.source(), &out, &["--cdc", "-o", "json"], &[]);
-    until("all events", || match events(&out).len() {
-        3 => Ok(()),
-        count => Err(format!("{count} events")),
-    });
+    until_events(&out, 3);
     process.stop();
 }
 

@@ -48,6 +48,7 @@ mod orm;
 mod promises;
 mod property;
 mod replay;
+mod replay_keys;
 mod replication;
 mod scripts;
 mod seams;

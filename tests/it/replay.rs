@@ -22,11 +22,11 @@ use crate::support::{
 };
 
 const CASES: u64 = 30;
-const ROUNDS: usize = 4;
-const STATEMENTS: usize = 60;
+pub const ROUNDS: usize = 4;
+pub const STATEMENTS: usize = 60;
 
 /// The rows of a table, each with how often it is there: tables without a key may hold a row twice.
-type Rows = BTreeMap<String, usize>;
+pub type Rows = BTreeMap<String, usize>;
 
 /// What somebody knows who has only the events.
 #[derive(Default)]
@@ -76,7 +76,7 @@ fn take(rows: &mut Rows, row: &str, event: &Event) {
 }
 
 /// A row so that it can be read, with its exact bytes behind where that may not tell all.
-fn shown(row: &[Value]) -> String {
+pub fn shown(row: &[Value]) -> String {
     let key = Key(row.to_vec());
     let hash = key.to_bytes().iter().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(*byte)));
     format!("{} #{hash:08x}", key.shown())
@@ -85,6 +85,11 @@ fn shown(row: &[Value]) -> String {
 /// Every row of a table, as SQLite itself reads it, generated columns too.
 fn actual(conn: &Connection, table: &str) -> Rows {
     let names: Vec<String> = Table::read(conn, table).columns.iter().map(|column| quoted(&column.name)).collect();
+    select(conn, table, &names)
+}
+
+/// These columns of every row.
+pub fn select(conn: &Connection, table: &str, names: &[String]) -> Rows {
     let mut statement = conn.prepare(&format!("SELECT {} FROM {}", names.join(", "), quoted(table))).unwrap();
     let mut rows = statement.query([]).unwrap();
     let mut all = Rows::new();
@@ -177,18 +182,24 @@ impl Consumer {
         for table in captured.into_iter().map(|captured| captured.table.name.clone()) {
             let replayed = self.replay.tables.get(&table).cloned().unwrap_or_default();
             let actual = actual(conn, &table);
-            let only = |these: &Rows, those: &Rows| -> Vec<String> {
-                let rows = these.iter().filter(|(row, count)| those.get(*row) != Some(count));
-                rows.map(|(row, count)| format!("{count} x {row}")).collect()
-            };
-            let (replay, source) = (only(&replayed, &actual), only(&actual, &replayed));
-            assert_eq!(replay, source, "{table}, replayed (left) and as it is, where they differ");
+            assert_same(&table, &replayed, &actual);
         }
     }
 }
 
+/// That a replay of a table and the table are the same.
+#[track_caller]
+pub fn assert_same(table: &str, replayed: &Rows, actual: &Rows) {
+    let only = |these: &Rows, those: &Rows| -> Vec<String> {
+        let rows = these.iter().filter(|(row, count)| those.get(*row) != Some(count));
+        rows.map(|(row, count)| format!("{count} x {row}")).collect()
+    };
+    let (replay, source) = (only(replayed, actual), only(actual, replayed));
+    assert_eq!(replay, source, "{table}, replayed (left) and as it is, where they differ");
+}
+
 /// A seed, and the statements so far.
-struct Case(u64, Vec<String>);
+pub struct Case(pub u64, pub Vec<String>);
 
 impl Drop for Case {
     fn drop(&mut self) {
@@ -201,14 +212,15 @@ impl Drop for Case {
 }
 
 impl Case {
-    fn create(&mut self, conn: &Connection, statements: &[String]) {
+    pub fn create(&mut self, conn: &Connection, statements: &[String]) {
         for sql in statements.iter().filter(|sql| conn.execute_batch(sql).is_ok()) {
             self.1.push(sql.clone());
         }
     }
 }
 
-fn write(case: &mut Case, conn: &Connection, random: &mut Random, statements: usize) {
+/// Runs random statements; a transaction may be open afterwards.
+pub fn write(case: &mut Case, conn: &Connection, random: &mut Random, statements: usize) {
     let tables = Table::read_all(conn);
     for _ in 0..statements {
         let sql = Generator::new(random, &tables).next().sql;

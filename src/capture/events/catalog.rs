@@ -16,7 +16,7 @@ use crate::model::{Collation, Epoch, EventTable, Key, KeyShape, NormalKey, Selec
 use crate::sqlite::generations::Generations;
 use crate::sqlite::range_sql::compare;
 use crate::sqlite::row_sql::KeyQuery;
-use crate::sqlite::{self, Bind, borrowed, catalog, ident, store};
+use crate::sqlite::{self, Bind, borrowed, catalog, ident, store, value_of};
 
 /// What a consumer's reader knows from one call to the next. Begin with the default.
 #[derive(Default)]
@@ -46,7 +46,14 @@ pub(super) struct Known {
 
 /// A captured table as it is now.
 pub(super) struct Line {
-    pub table: Arc<EventTable>,
+    /// Its columns, as images have them.
+    imaged: Arc<EventTable>,
+    /// The same and the rowid before them, where that is the key: who has no image has nothing else to know a row by.
+    pub keyed: Arc<EventTable>,
+    /// The columns of its key alone.
+    pub key_alone: Arc<EventTable>,
+    /// What its newest generation's entries carry.
+    images: Images,
     pub schema: TableSchema,
     collations: Vec<Collation>,
     /// Reads [`TableSchema::all_columns`].
@@ -56,18 +63,45 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// How many cells of [`TableSchema::all_columns`] come before the table's own.
-    pub fn cells_before(&self) -> usize {
-        usize::from(matches!(self.schema.key, KeyShape::Rowid { .. }))
+    fn new(schema: TableSchema) -> Self {
+        let of = |columns: Vec<&str>| {
+            let columns = columns.into_iter().map(str::to_owned).collect();
+            Arc::new(EventTable { name: schema.name.clone(), columns })
+        };
+        let imaged = of(schema.columns.iter().map(|column| column.name.as_str()).collect());
+        let keyed = if is_rowid(&schema) { of(schema.all_columns()) } else { Arc::clone(&imaged) };
+        let key_alone = of(schema.key_columns().into_iter().map(|(name, _)| name).collect());
+        let (collations, by_key) = (schema.key_collations(), KeyQuery::of_all(&schema));
+        let by_rowid = logged_rowid(&schema).map(|rowid| by_rowid_sql(&schema, rowid));
+        Self { imaged, keyed, key_alone, images: Images::Key, schema, collations, by_key, by_rowid }
     }
 
-    /// A row with this key and nothing else. A rowid that is no column has no place in it.
-    pub fn only_key(&self, key: &Key) -> Vec<Value> {
-        let mut row = vec![Value::Null; self.schema.all_columns().len()];
-        for (place, value) in self.schema.key_in_all().into_iter().zip(&key.0) {
-            row[place].clone_from(value);
+    /// The table as rows of it are given to who begins: in the form in which its entries will tell of them.
+    pub fn table(&self) -> &Arc<EventTable> {
+        match self.images {
+            Images::Key => &self.keyed,
+            Images::Full => &self.imaged,
         }
-        row.split_off(self.cells_before())
+    }
+
+    /// How many cells of [`TableSchema::all_columns`] come before those of [`Self::table`].
+    pub fn cells_before(&self) -> usize {
+        self.schema.all_columns().len() - self.table().columns.len()
+    }
+
+    /// The rows that are this key: one at most, unless there is a NULL in it. Cells are those of [`Self::keyed`].
+    pub fn rows_now(&self, connection: &Connection, key: &Key) -> Result<Vec<Vec<Value>>, Error> {
+        let mut rows = Vec::new();
+        self.by_key.prepare(connection)?.each(key, |row| {
+            rows.push(row.values().map(value_of).collect());
+            Ok::<_, Error>(())
+        })?;
+        Ok(rows)
+    }
+
+    /// The key of such a row, in the row's own spelling.
+    pub fn key_of(&self, row: &[Value]) -> Key {
+        Key(self.schema.key_in_all().into_iter().map(|place| row[place].clone()).collect())
     }
 
     pub fn normal(&self, key: &Key) -> NormalKey {
@@ -93,6 +127,10 @@ impl Line {
     }
 }
 
+fn is_rowid(table: &TableSchema) -> bool {
+    matches!(table.key, KeyShape::Rowid { .. })
+}
+
 fn by_rowid_sql(table: &TableSchema, rowid: &str) -> String {
     let keys = table.key_columns().into_iter().enumerate().map(|(place, (name, collation))| {
         format!(" AND {} IS ?{} COLLATE {}", ident(name), place + 2, collation.sql())
@@ -116,9 +154,9 @@ impl EventCatalog {
     /// [`Error::NotCaptured`], or SQLite's.
     pub fn tables(&mut self, connection: &Connection, selection: &Selection) -> Result<Vec<CapturedTable>, Error> {
         in_read(connection, || self.refresh(connection).map(drop))?;
-        let tables = self.lines.iter().filter(|(_, line)| selection.has(&line.table.name));
+        let tables = self.lines.iter().filter(|(_, line)| selection.has(&line.schema.name));
         let mut tables: Vec<CapturedTable> =
-            tables.map(|(id, line)| CapturedTable { id: *id, table: Arc::clone(&line.table) }).collect();
+            tables.map(|(id, line)| CapturedTable { id: *id, table: Arc::clone(line.table()) }).collect();
         tables.sort_by(|a, b| a.table.name.cmp(&b.table.name));
         Ok(tables)
     }
@@ -168,11 +206,7 @@ impl EventCatalog {
         let lines = Generations::read(connection)?;
         for (id, name) in &lines.newest {
             let Some(schema) = catalog::table(connection, name)? else { continue };
-            let columns = schema.columns.iter().map(|column| column.name.clone()).collect();
-            let table = Arc::new(EventTable { name: schema.name.clone(), columns });
-            let (collations, by_key) = (schema.key_collations(), KeyQuery::of_all(&schema));
-            let by_rowid = logged_rowid(&schema).map(|rowid| by_rowid_sql(&schema, rowid));
-            self.lines.insert(*id, Line { table, schema, collations, by_key, by_rowid });
+            self.lines.insert(*id, Line::new(schema));
         }
         let images = generation::images_column(connection)?;
         let sql = format!("SELECT id, name, columns, key, replaces, {images} FROM main.__cdc_tables ORDER BY id DESC");
@@ -193,10 +227,14 @@ impl EventCatalog {
             if let Some(replaces) = row.get::<_, Option<i64>>(4)? {
                 replaced_by.insert(TableId(replaces), newest);
             }
+            let images = Images::by_word(&row.get::<_, String>(5)?).unwrap_or(Images::Key);
+            if let Some(line) = self.lines.get_mut(&id) {
+                line.images = images;
+            }
             let there = |id: &TableId| self.lines.contains_key(id);
             let known = Known {
                 table: Arc::new(EventTable { name: row.get(1)?, columns: list(2)? }),
-                images: Images::by_word(&row.get::<_, String>(5)?).unwrap_or(Images::Key),
+                images,
                 keys: list(3)?.len(),
                 line: lines.readable.get(&id).copied().filter(there),
                 newest: Some(newest).filter(there),

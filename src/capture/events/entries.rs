@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row};
 
-use super::catalog::{EventCatalog, Known, Line};
+use super::catalog::{EventCatalog, Known};
+use super::marks::{At, Entry, Marks};
 use super::{EventKeys, EventRequest, EventsRead};
 use crate::capture::Images;
 use crate::capture::image_sql::VALUES_MAX;
@@ -40,11 +41,21 @@ pub(super) fn read(
     read.head = head;
     let mut touches = std::mem::take(&mut catalog.touches);
     touches.forget_up_to(request.after);
-    let mut reader = Reader { connection, catalog, request, touches, read, bytes: 0, open: None };
+    let marks = Marks::default();
+    let mut reader = Reader { connection, catalog, request, touches, read, marks, bytes: 0, open: None };
     let outcome = reader.run();
-    let Reader { touches, read, .. } = reader;
+    let Reader { touches, mut read, marks, .. } = reader;
+    let marked = marks.into_events(catalog);
     catalog.touches = touches;
     outcome?;
+    if !marked.is_empty() {
+        let mut all: Vec<_> =
+            std::mem::take(&mut read.events).into_iter().zip(std::mem::take(&mut read.keys)).collect();
+        all.extend(marked);
+        // Those of one place keep their order.
+        all.sort_by_key(|(event, _)| event.seq);
+        (read.events, read.keys) = all.into_iter().unzip();
+    }
     Ok(EventsRead { at_end: read.to >= head, ..read })
 }
 
@@ -53,7 +64,9 @@ struct Reader<'a> {
     catalog: &'a EventCatalog,
     request: &'a EventRequest<'a>,
     touches: super::touches::Touches,
+    /// What was read, but for what is in `marks`.
     read: EventsRead,
+    marks: Marks,
     bytes: usize,
     open: Option<Change>,
 }
@@ -84,10 +97,9 @@ impl Reader<'_> {
                 }
             } else {
                 self.close(last)?;
-                if self.is_full() || seen >= ENTRIES_MAX {
+                if seen >= ENTRIES_MAX || !self.begin(row, layout, op)? {
                     return Ok(());
                 }
-                self.begin(row, layout, op)?;
             }
             last = row.get(0)?;
             seen += 1;
@@ -96,49 +108,69 @@ impl Reader<'_> {
     }
 
     fn is_full(&self) -> bool {
-        let events = self.read.events.len();
+        let events = self.read.events.len() + self.marks.len();
         events > 0 && (events >= self.request.events_max || self.bytes >= self.request.bytes_max)
     }
 
-    /// Takes in the first entry of a change.
-    fn begin(&mut self, row: &Row<'_>, layout: Layout, op: Option<LogOp>) -> Result<(), Error> {
+    /// Takes in an entry that is its own change, or the first of one; `false` where there is no room for it.
+    fn begin(&mut self, row: &Row<'_>, layout: Layout, op: Option<LogOp>) -> Result<bool, Error> {
         let id = TableId(row.get::<_, Option<i64>>(2)?.unwrap_or(0));
         // What a newer Twinlite logs is told by that one.
-        let (Some(op), Some(known)) = (op, self.catalog.known(id)) else { return Ok(()) };
-        if !self.request.selection.has(&known.table.name) {
-            return Ok(());
-        }
-        let (seq, ts_ms): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let (Some(op), Some(known)) = (op, self.catalog.known(id)) else { return Ok(true) };
+        let at = At { seq: row.get(0)?, ts_ms: row.get(1)? };
         match op {
-            LogOp::Schema | LogOp::Image | LogOp::Arrive => return Ok(()),
-            LogOp::Copy | LogOp::Repair | LogOp::Unsure => {
-                self.resync(known, seq, ts_ms);
-                return Ok(());
-            }
+            LogOp::Schema | LogOp::Image | LogOp::Arrive => return Ok(true),
+            LogOp::Copy | LogOp::Repair | LogOp::Unsure => return Ok(self.resync(known, at)),
             LogOp::Insert | LogOp::Update | LogOp::Delete | LogOp::Touch | LogOp::KeyTouch | LogOp::Leave => {}
         }
         // A peer's change, or what followed from it.
         if row.get::<_, Option<i64>>(4)?.is_some() {
-            return Ok(());
+            return Ok(true);
         }
         let key = layout.key(row, known.keys)?;
         match known.images {
-            Images::Key => self.say_key((seq, ts_ms, op), known, &key),
+            Images::Key => self.mark(known, Entry { at, op, key }),
             Images::Full => {
+                if !self.request.selection.has(&known.table.name) {
+                    return Ok(true);
+                }
+                if self.is_full() {
+                    return Ok(false);
+                }
+                let At { seq, ts_ms } = at;
                 let mut change =
                     Change { known: known.clone(), seq, ts_ms, op, key, arrived: None, images: vec![Vec::new()] };
                 change.read_image(row, layout)?;
                 self.open = Some(change);
-                Ok(())
+                Ok(true)
             }
         }
     }
 
-    fn resync(&mut self, known: &Known, seq: i64, ts_ms: i64) {
-        let Some((id, line)) = known.newest.and_then(|id| Some((id, self.catalog.line(id)?))) else { return };
+    /// Says that a table is unsure; `false` where there is no room.
+    fn resync(&mut self, known: &Known, at: At) -> bool {
+        let newest = known.newest.filter(|_| self.request.selection.has(&known.table.name));
+        let Some((id, line)) = newest.and_then(|id| Some((id, self.catalog.line(id)?))) else { return true };
+        if self.is_full() {
+            return false;
+        }
         let event = (Operation::Resync, None, None);
         let keys = EventKeys { table: Some(id), before: None, after: None };
-        self.push((seq, ts_ms), Arc::clone(&line.table), event, keys);
+        self.push((at.seq, at.ts_ms), Arc::clone(line.table()), event, keys);
+        true
+    }
+
+    /// Notes an entry that has no image; `false` where there is no room for its key.
+    fn mark(&mut self, known: &Known, entry: Entry) -> Result<bool, Error> {
+        // Without a line the table is gone, or has another key now and is copied anew.
+        let line = known.line.and_then(|id| Some((id, self.catalog.line(id)?)));
+        let Some(line) = line.filter(|(_, line)| self.request.selection.has(&line.schema.name)) else {
+            return Ok(true);
+        };
+        let has_room = !self.is_full();
+        let held = self.marks.add(self.connection, line, entry, has_room)?;
+        self.bytes += held.unwrap_or(0);
+        Ok(held.is_some())
     }
 
     /// Ends the change that is open, whose last entry is the one at `last`.
@@ -165,34 +197,6 @@ impl Reader<'_> {
         };
         self.push((change.seq, change.ts_ms), change.known.table, event, keys);
         Ok(())
-    }
-
-    /// Says an entry that has no image: by the row as it is now.
-    fn say_key(&mut self, entry: (i64, i64, LogOp), known: &Known, key: &Key) -> Result<(), Error> {
-        let (seq, ts_ms, op) = entry;
-        // The table is gone, or has another key now and is copied anew.
-        let Some((id, line)) = known.line.and_then(|id| Some((id, self.catalog.line(id)?))) else { return Ok(()) };
-        let row = self.row_now(line, key)?;
-        let keys = |before, after| EventKeys { table: Some(id), before, after };
-        let (event, keys) = match (op, row) {
-            (LogOp::Touch, Some(_)) => return Ok(()),
-            (LogOp::Insert, Some(row)) => ((Operation::Insert, None, Some(row)), keys(None, Some(key.clone()))),
-            (LogOp::Update, Some(row)) => {
-                ((Operation::Update, None, Some(row)), keys(Some(key.clone()), Some(key.clone())))
-            }
-            _ => ((Operation::Delete, Some(line.only_key(key)), None), keys(Some(key.clone()), None)),
-        };
-        self.push((seq, ts_ms), Arc::clone(&line.table), event, keys);
-        Ok(())
-    }
-
-    fn row_now(&self, line: &Line, key: &Key) -> Result<Option<Vec<Value>>, Error> {
-        let mut found = None;
-        line.by_key.prepare(self.connection)?.each(key, |row| {
-            found = Some(row.values().skip(line.cells_before()).map(value_of).collect());
-            Ok::<_, Error>(())
-        })?;
-        Ok(found)
     }
 
     fn push(&mut self, at: (i64, i64), table: Arc<EventTable>, event: Said, keys: EventKeys) {

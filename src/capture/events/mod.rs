@@ -15,9 +15,10 @@
 //!
 //! * `full`: every interim change with the row before and after, every column, under the names and columns of that time.
 //!   A row that REPLACE displaced is a deletion. Replayed in order, each `before` is what the replay has.
-//! * `key`: the operation as logged, and the row as it is now. INSERT and UPDATE have it as `after` and no `before`; where
-//!   the row is gone the event is a DELETE. A DELETE's `before` has the columns of the key and NULL in all others. So the
-//!   same deletion may be told more than once, and interim states are not told.
+//! * `key`: of the entries that one call meets, one event a key, with the row as it is now; interim states and rows before
+//!   are not told. INSERT and UPDATE have the row as `after`, with the rowid as its first column where that is the key;
+//!   a DELETE has the columns of the key alone as `before`, which is then all of its [`crate::model::Event::table`]. See
+//!   `marks`.
 //!
 //! Not promised: what a link applied here from a peer. It is told where it was made, for it has no image here.
 //! And a row that REPLACE displaces in the same statement in which a BEFORE trigger of the user's, or a foreign key's action, has
@@ -26,9 +27,12 @@
 mod catalog;
 mod clip;
 mod entries;
+mod marks;
 mod rows;
 mod touches;
 
+#[cfg(test)]
+mod key_tests;
 #[cfg(test)]
 mod tests;
 
@@ -45,9 +49,9 @@ use crate::model::{Event, Key, Selection, TableId};
 pub struct EventRequest<'a> {
     /// The last entry whose events the consumer has; 0 for none.
     pub after: i64,
-    /// Events at most.
+    /// Events at most; but those of one key, which may be many where it has a NULL in it, come together.
     pub events_max: usize,
-    /// Bytes of images after which no further change is begun; a change is always whole.
+    /// Bytes of images and rows after which no further change is begun; a change is always whole.
     pub bytes_max: usize,
     /// Of which tables, by the name that they had.
     pub selection: &'a Selection,

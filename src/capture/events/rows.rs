@@ -28,7 +28,7 @@ pub struct RowsRequest<'a> {
 /// Rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowsRead {
-    /// The table as it is now.
+    /// The table as it is now; in a log of keys with the rowid as its first column, where that is the key.
     pub table: Arc<EventTable>,
     /// The rows in key order, every column of [`EventTable::columns`].
     pub rows: Vec<Vec<Value>>,
@@ -82,5 +82,5 @@ fn read(
     let sql = format!("SELECT seq, ts FROM main.{} ORDER BY seq DESC LIMIT 1", catalog.log);
     let newest = connection.prepare_cached(&sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.next();
     let (head, ts_ms) = newest.transpose()?.unwrap_or((0, 0));
-    Ok(Some(RowsRead { table: Arc::clone(&line.table), rows, last, done, head, ts_ms }))
+    Ok(Some(RowsRead { table: Arc::clone(line.table()), rows, last, done, head, ts_ms }))
 }
