@@ -1,4 +1,4 @@
-//! Databases that meet as if for the first time, for nobody knows any more which of them had seen what.
+//! A database that is empty, and not because it is new.
 
 use std::fs;
 
