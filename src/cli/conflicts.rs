@@ -143,7 +143,7 @@ fn person(record: &Record) -> String {
     let said: Vec<Vec<String>> = said.into_iter().map(|(name, value)| vec![format!("  {name}"), value]).collect();
     text.push_str(&output::columns(&said));
     match &record.loser {
-        Loser::Deletion => text.push_str("what lost: the row was deleted\n"),
+        Loser::Deletion(_) => text.push_str("what lost: the row was deleted\n"),
         Loser::Nothing(columns) => {
             let (columns, table) = (columns.join(", "), &found.policy);
             text.push_str(&format!("nothing lost: ({columns}) refers to a row of \"{table}\" that is not there\n"));
@@ -202,7 +202,7 @@ fn whole(record: &Record) -> serde_json::Value {
             };
             row.iter().map(column).collect()
         }
-        Loser::Deletion | Loser::Nothing(_) => serde_json::Value::Null,
+        Loser::Deletion(_) | Loser::Nothing(_) => serde_json::Value::Null,
     };
     if let Loser::Nothing(columns) = &record.loser {
         all["columns"] = json!(columns);

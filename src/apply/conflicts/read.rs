@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{Error, FOREIGN_KEY};
 use crate::model::{Key, NodeId, Value};
-use crate::sqlite::{self, store};
+use crate::sqlite::store;
 
 /// A conflict without the row that lost.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,8 +47,8 @@ impl Summary {
 pub enum Loser {
     /// A row: each column's name with its value.
     Row(Vec<(String, Value)>),
-    /// That the row was deleted.
-    Deletion,
+    /// That the row was deleted, whose key has these columns.
+    Deletion(Vec<String>),
     /// Nothing: a row breaks a foreign key by these columns.
     Nothing(Vec<String>),
 }
@@ -112,7 +112,7 @@ pub fn get(conn: &Connection, id: i64) -> Result<Record, Error> {
     let columns: Vec<String> = serde_json::from_str(&columns).map_err(|_| damaged(id))?;
     let loser = match loser {
         None if summary.is_foreign_key() => Loser::Nothing(columns),
-        None => Loser::Deletion,
+        None => Loser::Deletion(columns),
         Some(loser) => {
             let values = Key::from_bytes(&loser).filter(|row| row.0.len() == columns.len());
             Loser::Row(columns.into_iter().zip(values.ok_or_else(|| damaged(id))?.0).collect())
@@ -141,5 +141,5 @@ fn summary(row: &Row<'_>) -> Result<Summary, Error> {
 }
 
 fn damaged(id: i64) -> Error {
-    sqlite::Error::Damaged { table: "__cdc_conflicts", what: format!("record {id} cannot be read") }.into()
+    Error::Damaged { id }
 }
