@@ -255,3 +255,25 @@ fn a_record_that_is_damaged_says_how_to_be_rid_of_it() {
     }
     apply(&mut place.conn, id).expect("it is whole again");
 }
+
+#[test]
+fn a_page_is_bounded_by_records_and_by_bytes_and_none_is_left_out() {
+    let place = Place::new("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    place.conn.execute_batch("BEGIN").expect("begin");
+    for key in 0..2_500 {
+        let bytes = if key < 1_200 { 0 } else { 10_000 };
+        place.record(&[int(key)], Some(&[int(key), Value::Blob(vec![1; bytes])]), r#"["id","v"]"#);
+    }
+    place.conn.execute_batch("COMMIT; DELETE FROM __cdc_conflicts WHERE id % 7 = 0").expect("commit");
+    let (mut after, mut ids, mut sizes) = (None, Vec::new(), Vec::new());
+    loop {
+        let page = read::page(&place.conn, after).expect("page");
+        let Some(last) = page.last() else { break };
+        after = Some(last.summary.id);
+        ids.extend(page.iter().map(|found| found.summary.id));
+        sizes.push(page.len());
+    }
+    assert_eq!(ids, (1..=2_500).filter(|id| id % 7 != 0).collect::<Vec<i64>>());
+    assert_eq!(sizes[0], 1_000);
+    assert!(sizes[1..].iter().all(|size| *size < 500), "4 MiB at a time: {sizes:?}");
+}
