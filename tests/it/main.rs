@@ -39,6 +39,7 @@ mod docs_events;
 mod doctor;
 mod drift;
 mod events;
+mod first_contact;
 mod hub_schema;
 mod link_faults;
 mod old_sqlite;
