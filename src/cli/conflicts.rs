@@ -50,22 +50,60 @@ fn database(target: &args::Target) -> Result<NodeConfig> {
     nodes.pop().ok_or_else(|| Usage("the configuration has no database".to_owned()).into())
 }
 
+/// Prints all of them a page at a time: there may be very many, and some of them large.
 fn list(node: &NodeConfig, form: Output) -> Result<()> {
     let reader = sqlite::open(&node.database, Role::Reader, false)?;
-    // One moment for the list and the rows in it.
-    reader.execute_batch("BEGIN")?;
-    let found = conflicts::list(&reader).with_context(|| node.database.display().to_string())?;
-    match form {
-        Output::Json => {
-            let records = found.iter().map(|found| Ok(whole(&conflicts::get(&reader, found.id)?)));
-            output::json(&records.collect::<Result<Vec<_>>>()?)
+    let (mut after, mut listed) = (None, Listed::new(form));
+    loop {
+        let page = conflicts::page(&reader, after).with_context(|| node.database.display().to_string())?;
+        let Some(last) = page.last() else { return output::print(listed.end()) };
+        after = Some(last.summary.id);
+        if !output::part(&listed.page(&page)?)? {
+            return Ok(());
         }
-        Output::Table if found.is_empty() => output::print("no conflicts are recorded"),
-        Output::Table => {
-            let head = ["id", "when (UTC)", "table", "key", "won", "lost", "why", "policy", "versions", "peer"];
-            let head = vec![head.map(str::to_owned).to_vec()];
-            let rows: Vec<Vec<String>> = head.into_iter().chain(found.iter().map(line)).collect();
-            output::print(&output::columns(&rows))
+    }
+}
+
+/// What a list looks like, page by page.
+struct Listed {
+    form: Output,
+    columns: output::Columns,
+    is_first: bool,
+}
+
+impl Listed {
+    fn new(form: Output) -> Self {
+        Self { form, columns: output::Columns::default(), is_first: true }
+    }
+
+    fn page(&mut self, page: &[Record]) -> Result<String> {
+        let is_first = std::mem::replace(&mut self.is_first, false);
+        let head = ["id", "when (UTC)", "table", "key", "won", "lost", "why", "policy", "versions", "peer"];
+        match self.form {
+            Output::Table => {
+                let head = is_first.then(|| head.map(str::to_owned).to_vec());
+                let rows: Vec<_> = head.into_iter().chain(page.iter().map(|found| line(&found.summary))).collect();
+                Ok(self.columns.lines(&rows))
+            }
+            Output::Json => {
+                let mut text = String::new();
+                for (place, found) in page.iter().enumerate() {
+                    text.push_str(if is_first && place == 0 { "[\n  " } else { ",\n  " });
+                    // A line break within a string is escaped, so each of these is between two values.
+                    text.push_str(&serde_json::to_string_pretty(&whole(found))?.replace('\n', "\n  "));
+                }
+                Ok(text)
+            }
+        }
+    }
+
+    /// What comes after the last page.
+    fn end(&self) -> &'static str {
+        match (self.form, self.is_first) {
+            (Output::Json, true) => "[]",
+            (Output::Json, false) => "\n]",
+            (Output::Table, true) => "no conflicts are recorded",
+            (Output::Table, false) => "",
         }
     }
 }
@@ -143,7 +181,7 @@ fn person(record: &Record) -> String {
     let said: Vec<Vec<String>> = said.into_iter().map(|(name, value)| vec![format!("  {name}"), value]).collect();
     text.push_str(&output::columns(&said));
     match &record.loser {
-        Loser::Deletion => text.push_str("what lost: the row was deleted\n"),
+        Loser::Deletion(_) => text.push_str("what lost: the row was deleted\n"),
         Loser::Nothing(columns) => {
             let (columns, table) = (columns.join(", "), &found.policy);
             text.push_str(&format!("nothing lost: ({columns}) refers to a row of \"{table}\" that is not there\n"));
@@ -202,7 +240,7 @@ fn whole(record: &Record) -> serde_json::Value {
             };
             row.iter().map(column).collect()
         }
-        Loser::Deletion | Loser::Nothing(_) => serde_json::Value::Null,
+        Loser::Deletion(_) | Loser::Nothing(_) => serde_json::Value::Null,
     };
     if let Loser::Nothing(columns) = &record.loser {
         all["columns"] = json!(columns);
@@ -264,5 +302,38 @@ mod tests {
         assert_eq!(value(&blob)["hex"].as_str().map(str::len), Some(400));
         assert_eq!(value(&Value::Text(vec![0xff]))["hex"], "ff");
         assert_eq!(value(&Value::Real(f64::INFINITY))["hex"], "7ff0000000000000");
+    }
+
+    #[test]
+    fn a_list_in_pages_is_one_table_and_one_array() {
+        let record = |id, key: &str| {
+            let summary = Summary {
+                id,
+                at: "2026-07-28T14:03:07.123Z".to_owned(),
+                peer: None,
+                peer_name: Some("b".to_owned()),
+                table: "t".to_owned(),
+                key: crate::model::Key(vec![Value::text(key)]),
+                winner: "local".to_owned(),
+                policy: "last_write_wins".to_owned(),
+                why: "concurrent".to_owned(),
+                local_version: None,
+                incoming_version: None,
+                is_row: true,
+            };
+            Record { summary, loser: Loser::Row(vec![("k".to_owned(), Value::text("a\nb"))]) }
+        };
+        let pages = [vec![record(1, "x"), record(2, "y")], vec![record(3, "a longer key")]];
+        let said = |form, pages: &[Vec<Record>]| {
+            let mut listed = Listed::new(form);
+            let parts: Vec<String> = pages.iter().map(|page| listed.page(page).expect("a page")).collect();
+            parts.concat() + listed.end()
+        };
+        let whole_list: Vec<serde_json::Value> = pages.iter().flatten().map(whole).collect();
+        assert_eq!(said(Output::Json, &pages), serde_json::to_string_pretty(&whole_list).expect("JSON"));
+        assert_eq!(said(Output::Json, &[]), "[]");
+        let table = said(Output::Table, &pages);
+        assert_eq!((table.lines().count(), table.matches("when (UTC)").count()), (4, 1), "{table}");
+        assert_eq!(said(Output::Table, &[]), "no conflicts are recorded");
     }
 }

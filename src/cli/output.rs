@@ -9,12 +9,19 @@ pub use crate::replicate::verify::grouped as thousands;
 /// # Errors
 /// Any other failure to write.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
     let ending = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(ending.as_bytes()));
-    match written.and_then(|()| stdout.flush()) {
+    part(&format!("{text}{ending}")).map(drop)
+}
+
+/// Prints a part of a result, as it is. Whether anybody reads on.
+///
+/// # Errors
+/// As [`print`].
+pub fn part(text: &str) -> anyhow::Result<bool> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        Ok(()) | Err(_) => Ok(()),
+        written => Ok(written.is_ok()),
     }
 }
 
@@ -28,16 +35,33 @@ pub fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Rows as aligned columns, two spaces between, none at a line's end.
 pub fn columns(rows: &[Vec<String>]) -> String {
-    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
+    Columns::default().lines(rows)
+}
+
+/// Aligned columns of rows that come in parts: a part is at least as wide as those before it.
+#[derive(Default)]
+pub struct Columns {
+    widths: Vec<usize>,
+}
+
+impl Columns {
+    /// The next rows, as lines.
+    pub fn lines(&mut self, rows: &[Vec<String>]) -> String {
+        for row in rows {
+            self.widths.resize(self.widths.len().max(row.len()), 0);
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let mut text = String::new();
+        for row in rows {
+            let cells: Vec<String> =
+                row.iter().zip(&self.widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            text.push_str(cells.join("  ").trim_end());
+            text.push('\n');
+        }
+        text
     }
-    text
 }
 
 /// A number of bytes in the unit that suits it: `12.4 MiB`.
@@ -82,5 +106,8 @@ mod tests {
     fn columns_line_up_and_end_without_spaces() {
         let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), String::new()]];
         assert_eq!(columns(&rows), "a    bb\nccc\n");
+        let mut parts = Columns::default();
+        let said: String = rows.iter().map(|row| parts.lines(std::slice::from_ref(row))).collect();
+        assert_eq!(said + &parts.lines(&rows[..1]), "a  bb\nccc\na    bb\n");
     }
 }

@@ -10,6 +10,9 @@ use crate::model::{
 /// What everything of ours in a database begins with.
 pub const OURS: &str = "__cdc_";
 
+/// What a rowid can be called where no column has the name.
+pub const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];
+
 /// What a name in the catalog's table list is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableKind {
@@ -161,10 +164,7 @@ fn key_shape(table: &TableSchema) -> Result<KeyShape, String> {
         return Ok(KeyShape::RowidAlias { column });
     }
     let hidden = |name: &str| table.column(name).is_some();
-    Ok(["rowid", "_rowid_", "oid"]
-        .into_iter()
-        .find(|name| !hidden(name))
-        .map_or(KeyShape::None, |name| KeyShape::Rowid { name }))
+    Ok(ROWID_NAMES.into_iter().find(|name| !hidden(name)).map_or(KeyShape::None, |name| KeyShape::Rowid { name }))
 }
 
 /// What a table needs that only the application registers: found by preparing an INSERT, which compiles every

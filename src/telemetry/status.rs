@@ -60,7 +60,8 @@ struct Facts {
     captured: Vec<TableReport>,
     skipped: Vec<TableReport>,
     log: Option<LogReport>,
-    conflicts: u64,
+    /// Below 0 for a moment where some are settled before it is told here that they were recorded.
+    conflicts: i64,
     foreign_keys: Vec<BrokenReport>,
     notes: Vec<String>,
 }
@@ -177,7 +178,7 @@ impl Board {
 
     /// How many conflicts are recorded.
     pub fn set_conflicts(&self, conflicts: u64) {
-        self.update(|facts| facts.conflicts = conflicts);
+        self.update(|facts| facts.conflicts = conflicts.cast_signed());
     }
 
     /// The rows that break a foreign key. They replace what was said before.
@@ -190,12 +191,12 @@ impl Board {
 
     /// So many more conflicts are recorded.
     pub fn add_conflicts(&self, more: u64) {
-        self.update(|facts| facts.conflicts = facts.conflicts.saturating_add(more));
+        self.update(|facts| facts.conflicts = facts.conflicts.saturating_add_unsigned(more));
     }
 
     /// So many conflicts were settled.
     pub fn settle_conflicts(&self, settled: u64) {
-        self.update(|facts| facts.conflicts = facts.conflicts.saturating_sub(settled));
+        self.update(|facts| facts.conflicts = facts.conflicts.saturating_sub_unsigned(settled));
     }
 
     /// Something that a person should know. The newest 50 are kept, each once.
@@ -233,7 +234,7 @@ impl Board {
             events: facts.outputs.iter().map(|(name, output)| output.report(name)).collect(),
             tables: facts.tables(),
             log: facts.log,
-            conflicts: facts.conflicts,
+            conflicts: facts.conflicts.max(0).unsigned_abs(),
             foreign_keys: facts.foreign_keys.clone(),
             notes: facts.notes.clone(),
             metrics,

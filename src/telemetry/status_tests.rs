@@ -159,6 +159,17 @@ fn a_change_of_the_board_wakes_its_readers() {
     assert!(changes.has_changed().expect("the board lives"));
 }
 
+/// A command may settle what a window recorded before the receiver has told of it: the count stayed one too high.
+#[test]
+fn conflicts_that_are_settled_before_they_are_told_of_are_not_counted() {
+    let (board, _) = board();
+    board.set_conflicts(2);
+    board.settle_conflicts(3);
+    assert_eq!(board.report().conflicts, 0);
+    board.add_conflicts(1);
+    assert_eq!(board.report().conflicts, 0);
+}
+
 /// Two heartbeats a second woke whoever watched the board, who then made a report of every table to find nothing new.
 #[test]
 fn a_heartbeat_that_tells_nothing_new_wakes_nobody() {

@@ -4,12 +4,14 @@ use std::{fs, sync::atomic::AtomicU64, sync::atomic::Ordering, thread, time::Ins
 
 use rusqlite::Connection;
 
+use crate::promises::SmallDisk;
 use crate::support::{
     Place, env_number,
     nodes::{Nodes, Settings},
     open,
-    process::{expect_code, expect_failure},
+    process::{Process, expect_code, expect_failure},
     random::Random,
+    skipped,
     wait::until,
 };
 
@@ -395,6 +397,54 @@ fn one_command_joins_two_databases_and_keeps_them_equal() {
     run(&b, "DELETE FROM t WHERE id = 1");
     expect_code(0, &base);
     assert_eq!((rows(&a), rows(&b)), ("2b 3A".to_owned(), "2b 3A".to_owned()));
+}
+
+#[test]
+fn once_ends_where_both_made_a_table_that_contradicts_the_other() {
+    let place = Place::new();
+    let files = ["a.db", "b.db"].map(|name| place.file(name));
+    let [a, b] = files.each_ref().map(|file| open(file));
+    run(&a, "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')");
+    run(&b, "CREATE TABLE t(v TEXT PRIMARY KEY, id)");
+    let [first, second] = files.each_ref().map(|file| file.to_str().unwrap());
+    let said = expect_failure(1, &["replicate", "--two-way", "--once", first, second]);
+    let last = said.lines().last().unwrap();
+    for word in ["table \"t\"", "made at both ends with different definitions", "v TEXT PRIMARY KEY", "twinlite ddl"] {
+        assert!(last.contains(word), "no {word} in: {last}");
+    }
+    let rows = |conn: &Connection| conn.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!((rows(&a), rows(&b)), (1, 0), "nothing is changed");
+}
+
+/// It waits a minute for the failure to pass, as long as it says; one direction comes up again and again meanwhile.
+#[test]
+fn once_gives_up_both_ways_where_a_full_disk_stays_full() {
+    let place = Place::new();
+    let Some(disk) = SmallDisk::mount(&place.file("small"), "3m") else {
+        return skipped(
+            "once_gives_up_both_ways_where_a_full_disk_stays_full",
+            "a small disk can only be mounted by root",
+        );
+    };
+    let files = [place.file("a.db"), place.file("small").join("b.db")];
+    let rows = "CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+        INSERT INTO t SELECT value, randomblob(1000000) FROM json_each('[1, 2, 3, 4, 5, 6, 7, 8]')";
+    run(&open(&files[0]), rows);
+    let [first, second] = files.each_ref().map(|file| file.to_str().unwrap());
+    let words = ["replicate", "--two-way", "--once", first, second];
+    let mut process = Process::start("replicate", &words, &[]);
+    until("the disk to be full", || match process.said() {
+        said if said.contains("disk is full") => Ok(()),
+        said => Err(said),
+    });
+    assert_eq!(process.wait().code(), Some(1));
+    let said = process.said();
+    let last = said.lines().last().unwrap();
+    assert!(last.contains("b.db") && last.contains("disk is full") && last.contains("make room"), "{last}");
+    disk.resize("200m");
+    expect_code(0, &words);
+    let all: i64 = open(&files[1]).query_row("SELECT sum(length(v)) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(all, 8_000_000, "with room it goes on where it was");
 }
 
 fn everywhere(nodes: &Nodes, sql: &str) -> i64 {

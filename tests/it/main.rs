@@ -40,6 +40,7 @@ mod doctor;
 mod drift;
 mod emptied;
 mod events;
+mod first_contact;
 mod hub_schema;
 mod link_faults;
 mod old_sqlite;

@@ -88,6 +88,28 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
+    /// A trigger of the user's left the write out, without a word.
+    #[error(
+        "conflict {id}: table \"{table}\", key {key}: a trigger of the table ignores the change; drop the trigger or let it \
+         pass, or drop the conflict"
+    )]
+    Ignored {
+        /// The record.
+        id: i64,
+        /// The table.
+        table: String,
+        /// The loser's key, as text.
+        key: String,
+    },
+    /// The record cannot be read.
+    #[error(
+        "conflict {id} cannot be read: the file is damaged, or something else wrote into __cdc_conflicts; `twinlite \
+         conflicts drop {id}` forgets it"
+    )]
+    Damaged {
+        /// The record.
+        id: i64,
+    },
     /// The write left no entry in the log, so no other node would learn of it.
     #[error(
         "conflict {id}: table \"{table}\" is not captured, so no other node would learn of the change; run `twinlite \
@@ -114,6 +136,8 @@ impl Error {
             | Self::KeyChanged { .. }
             | Self::Taken { .. }
             | Self::Refused { .. }
+            | Self::Ignored { .. }
+            | Self::Damaged { .. }
             | Self::NotCaptured { .. } => Fault::Halt,
             Self::Database(error) => error.fault(),
         }

@@ -15,7 +15,7 @@ mod read;
 mod settle;
 
 pub use error::Error;
-pub use read::{Loser, Record, Summary, count, get, list};
+pub use read::{Loser, Record, Summary, count, get, page};
 pub use settle::{apply, drop_all, drop_some};
 
 /// Why a record says that a row breaks a foreign key: nothing lost, and nothing was changed for it.

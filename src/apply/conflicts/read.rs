@@ -1,10 +1,17 @@
 //! Reads what is recorded.
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 
 use super::{Error, FOREIGN_KEY};
 use crate::model::{Key, NodeId, Value};
-use crate::sqlite::{self, store};
+use crate::sqlite::store;
+
+/// Records that are read at once, so that whoever lists very many holds few of them, and no read transaction is open while
+/// somebody reads what was printed.
+const PAGE_RECORDS_MAX: usize = 1_000;
+
+/// What the rows of a page may hold in bytes; a single larger one makes a page.
+const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// A conflict without the row that lost.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,8 +54,8 @@ impl Summary {
 pub enum Loser {
     /// A row: each column's name with its value.
     Row(Vec<(String, Value)>),
-    /// That the row was deleted.
-    Deletion,
+    /// That the row was deleted, whose key has these columns.
+    Deletion(Vec<String>),
     /// Nothing: a row breaks a foreign key by these columns.
     Nothing(Vec<String>),
 }
@@ -65,6 +72,8 @@ pub struct Record {
 const SUMMARY: &str = "SELECT c.id,
     coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', c.at / 1000.0, 'unixepoch'), ''), c.peer, p.name, c.tbl, c.key, c.winner, c.policy, c.why, c.local_version,
     c.incoming_version, c.loser IS NOT NULL";
+/// Where the loser stands after the columns of [`SUMMARY`]; the names of its columns follow.
+const LOSER: usize = 12;
 const FROM: &str = "FROM main.__cdc_conflicts c LEFT JOIN main.__cdc_checkpoints p ON p.peer = c.peer";
 
 /// How many are recorded; 0 where nothing of ours is in the database.
@@ -79,21 +88,27 @@ pub fn count(conn: &Connection) -> Result<u64, Error> {
     Ok(count.unsigned_abs())
 }
 
-/// All that are recorded, the oldest first.
+/// Records after `after`, the oldest first, each whole: a part of all, from one moment; none at the end. `None` is before
+/// the first. A record never changes, it only goes.
 ///
 /// # Errors
 /// SQLite's, or a record that is damaged.
-pub fn list(conn: &Connection) -> Result<Vec<Summary>, Error> {
+pub fn page(conn: &Connection, after: Option<i64>) -> Result<Vec<Record>, Error> {
     if !store::table_exists(conn, "__cdc_conflicts")? {
         return Ok(Vec::new());
     }
-    let mut statement = conn.prepare(&format!("{SUMMARY} {FROM} ORDER BY c.id"))?;
-    let mut rows = statement.query([])?;
-    let mut all = Vec::new();
+    let sql = format!("{SUMMARY}, c.loser, c.columns {FROM} WHERE c.id > ?1 ORDER BY c.id");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([after.unwrap_or(i64::MIN)])?;
+    let (mut page, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        all.push(summary(row)?);
+        bytes += row.get_ref(LOSER)?.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len);
+        page.push(record(row)?);
+        if page.len() >= PAGE_RECORDS_MAX || bytes >= PAGE_BYTES_MAX {
+            break;
+        }
     }
-    Ok(all)
+    Ok(page)
 }
 
 /// One of them, whole.
@@ -105,17 +120,22 @@ pub fn get(conn: &Connection, id: i64) -> Result<Record, Error> {
         return Err(Error::Unknown { id });
     }
     let sql = format!("{SUMMARY}, c.loser, c.columns {FROM} WHERE c.id = ?1");
-    let read = |row: &Row<'_>| Ok((summary(row), row.get::<_, Option<Vec<u8>>>(12)?, row.get::<_, String>(13)?));
-    let found = conn.prepare(&sql)?.query_row([id], read).optional()?;
-    let Some((summary, loser, columns)) = found else { return Err(Error::Unknown { id }) };
-    let summary = summary?;
-    let columns: Vec<String> = serde_json::from_str(&columns).map_err(|_| damaged(id))?;
-    let loser = match loser {
+    let mut statement = conn.prepare(&sql)?;
+    let mut rows = statement.query([id])?;
+    rows.next()?.map_or(Err(Error::Unknown { id }), record)
+}
+
+fn record(row: &Row<'_>) -> Result<Record, Error> {
+    let summary = summary(row)?;
+    let damaged = || damaged(summary.id);
+    let columns: String = row.get(LOSER + 1)?;
+    let columns: Vec<String> = serde_json::from_str(&columns).map_err(|_| damaged())?;
+    let loser = match row.get_ref(LOSER)?.as_blob_or_null().map_err(|_| damaged())? {
         None if summary.is_foreign_key() => Loser::Nothing(columns),
-        None => Loser::Deletion,
+        None => Loser::Deletion(columns),
         Some(loser) => {
-            let values = Key::from_bytes(&loser).filter(|row| row.0.len() == columns.len());
-            Loser::Row(columns.into_iter().zip(values.ok_or_else(|| damaged(id))?.0).collect())
+            let values = Key::from_bytes(loser).filter(|row| row.0.len() == columns.len());
+            Loser::Row(columns.into_iter().zip(values.ok_or_else(damaged)?.0).collect())
         }
     };
     Ok(Record { summary, loser })
@@ -141,5 +161,5 @@ fn summary(row: &Row<'_>) -> Result<Summary, Error> {
 }
 
 fn damaged(id: i64) -> Error {
-    sqlite::Error::Damaged { table: "__cdc_conflicts", what: format!("record {id} cannot be read") }.into()
+    Error::Damaged { id }
 }

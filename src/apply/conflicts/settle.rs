@@ -15,7 +15,8 @@ const TAKEN_BY_MAX: usize = 5;
 /// [`sqlite::Role::Application`].
 ///
 /// A row is updated where its key is there, and inserted otherwise; columns that it does not have keep their values, or
-/// get their defaults. Of a key with NULL, which may name several rows, it is inserted. A deletion deletes.
+/// get their defaults. Of a key with NULL, which may name several rows, it is inserted. A deletion deletes. No other row
+/// gives way, whatever conflict clause the table declares.
 ///
 /// # Errors
 /// Why it cannot win. Nothing is changed then.
@@ -25,20 +26,18 @@ pub fn apply(conn: &mut Connection, id: i64) -> Result<String, Error> {
     let (table, key) = (&record.summary.table, record.summary.key.shown());
     let schema = match &record.loser {
         Loser::Nothing(_) => return Err(Error::NothingLost { id, table: table.clone(), key }),
-        Loser::Row(_) | Loser::Deletion => catalog::table(&transaction, table)?,
+        Loser::Row(_) | Loser::Deletion(_) => catalog::table(&transaction, table)?,
     };
     let schema = schema.ok_or_else(|| Error::TableGone { id, table: table.clone() })?;
-    if schema.key_columns().len() != record.summary.key.0.len() {
-        return Err(Error::KeyChanged { id, table: table.clone() });
-    }
     let head = log_head(&transaction)?;
     let here = Here { conn: &transaction, record: &record, schema: &schema };
     let changed = match &record.loser {
         Loser::Row(row) => here.write(row)?,
-        Loser::Deletion | Loser::Nothing(_) => here.delete()?,
+        Loser::Deletion(key) => here.delete(key)?,
+        Loser::Nothing(_) => 0,
     };
     sqlite::still_in_transaction(&transaction)?;
-    if changed > 0 && log_head(&transaction)? == head {
+    if changed > 0 && !is_logged(&transaction, &schema.name, head)? {
         return Err(Error::NotCaptured { id, table: table.clone() });
     }
     forget(&transaction, id)?;
@@ -93,6 +92,20 @@ fn log_head(conn: &Connection) -> Result<i64, Error> {
     Ok(conn.query_row(&sql, [], |row| row.get(0))?)
 }
 
+/// Whether the log has an entry of the table beyond `head`. One of another table, which a trigger of the user's may write,
+/// says nothing of it.
+fn is_logged(conn: &Connection, table: &str, head: i64) -> Result<bool, Error> {
+    if head < 0 {
+        return Ok(false);
+    }
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM main.{} WHERE seq > ?1 AND tbl IN
+           (SELECT id FROM main.__cdc_tables WHERE name = ?2 COLLATE NOCASE AND NOT dropped))",
+        store::log_table(conn)?
+    );
+    Ok(conn.query_row(&sql, (head, table), |row| row.get(0))?)
+}
+
 /// A loser, and the table that it is to be written into.
 struct Here<'a> {
     conn: &'a Connection,
@@ -104,12 +117,14 @@ impl Here<'_> {
     /// Updates the row or inserts it. Says how many rows that changed.
     fn write(&self, row: &[(String, Value)]) -> Result<usize, Error> {
         let columns = self.columns(row)?;
+        self.check_key_of(row)?;
         let values: Vec<&Value> = row.iter().map(|(_, value)| value).collect();
-        let is_there = !self.record.summary.key.has_null() && self.is_there()?;
+        let is_there = !self.record.summary.key.has_null() && self.rows_there()? > 0;
         let sql = |or: &str| if is_there { self.update(or, &columns) } else { self.insert(or, &columns) };
         let key = self.record.summary.key.0.iter().filter(|_| is_there);
         let binds: Vec<&Value> = values.into_iter().chain(key).collect();
-        match run(self.conn, &sql(""), &binds) {
+        match run(self.conn, &sql(self.or()), &binds) {
+            Ok(0) => Err(self.ignored()),
             Ok(changed) => Ok(changed),
             Err(error) if is_unique_conflict(&error) && !self.conn.is_autocommit() => {
                 let by = self.displaced_by(&sql(" OR REPLACE"), &binds)?;
@@ -119,24 +134,69 @@ impl Here<'_> {
         }
     }
 
-    fn delete(&self) -> Result<usize, Error> {
+    /// Deletes what the key names, whose columns were called `names`. Says how many rows that were.
+    fn delete(&self, names: &[String]) -> Result<usize, Error> {
+        let now = self.schema.key_columns();
+        let is_same = |(place, (now, _)): (usize, &(&str, _))| {
+            now.eq_ignore_ascii_case(&names[place]) || self.is_rowid(place, &names[place])
+        };
+        if now.len() != names.len() || !now.iter().enumerate().all(is_same) {
+            return Err(self.key_changed());
+        }
+        let there = self.rows_there()?;
         let sql = format!("DELETE FROM main.{} WHERE {}", ident(&self.schema.name), is_key(self.schema, "", 0));
-        run(self.conn, &sql, &self.key()).map_err(|error| self.refused(error))
+        let deleted = run(self.conn, &sql, &self.key()).map_err(|error| self.refused(error))?;
+        if (deleted as u64) < there { Err(self.ignored()) } else { Ok(deleted) }
     }
 
-    fn is_there(&self) -> Result<bool, Error> {
-        let sql = format!("SELECT 1 FROM main.{} WHERE {}", ident(&self.schema.name), is_key(self.schema, "", 0));
+    /// How many rows the key names.
+    fn rows_there(&self) -> Result<u64, Error> {
+        let sql =
+            format!("SELECT count(*) FROM main.{} WHERE {}", ident(&self.schema.name), is_key(self.schema, "", 0));
         let mut statement = self.conn.prepare(&sql)?;
         bind(&mut statement, &self.key())?;
-        Ok(statement.raw_query().next()?.is_some())
+        let mut rows = statement.raw_query();
+        let count: i64 = rows.next()?.map_or(Ok(0), |row| row.get(0))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Refuses a row that the table, as it is now, identifies by another key than the one that lost: that would name
+    /// somebody else's row.
+    fn check_key_of(&self, row: &[(String, Value)]) -> Result<(), Error> {
+        let collations = self.schema.key_collations();
+        let value = |(now, _): (&str, _)| {
+            let is_it = |(place, (name, _)): &(usize, &(String, Value))| {
+                name.eq_ignore_ascii_case(now) || self.is_rowid(*place, name)
+            };
+            row.iter().enumerate().find(is_it).map(|(_, (_, value))| value.clone())
+        };
+        let now: Option<Vec<Value>> = self.schema.key_columns().into_iter().map(value).collect();
+        let lost = &self.record.summary.key;
+        match now.map(Key) {
+            Some(now) if now.0.len() == lost.0.len() && now.normal(&collations) == lost.normal(&collations) => Ok(()),
+            Some(_) | None => Err(self.key_changed()),
+        }
+    }
+
+    /// Whether a column of the record's is the rowid of a table without a key: it stands first, and may have gone by
+    /// another name where the row came from.
+    fn is_rowid(&self, place: usize, name: &str) -> bool {
+        let is_named = catalog::ROWID_NAMES.iter().any(|rowid| rowid.eq_ignore_ascii_case(name));
+        let without_key = matches!(self.schema.key, KeyShape::Rowid { .. });
+        place == 0 && without_key && is_named && self.schema.column(name).is_none()
+    }
+
+    /// What goes before INTO, so that no other row gives way and nothing is skipped. It counts for the statements of
+    /// triggers too, so it is left out where the table declares nothing else.
+    fn or(&self) -> &'static str {
+        if self.schema.ddl.to_ascii_lowercase().contains("conflict") { " OR ABORT" } else { "" }
     }
 
     fn key(&self) -> Vec<&Value> {
         self.record.summary.key.0.iter().collect()
     }
 
-    /// The columns as SQL, each of which must be here still. The rowid of a table without a key may go by another name
-    /// where the row came from; it stands first there too.
+    /// The columns as SQL, each of which must be here still.
     fn columns(&self, row: &[(String, Value)]) -> Result<Vec<String>, Error> {
         let here = self.schema.wire_columns();
         let is_here = |name: &str| here.iter().any(|column| column.eq_ignore_ascii_case(name));
@@ -144,7 +204,7 @@ impl Here<'_> {
         let mut gone = Vec::new();
         for (place, (name, _)) in row.iter().enumerate() {
             match &self.schema.key {
-                KeyShape::Rowid { name } if place == 0 => columns.push((*name).to_owned()),
+                KeyShape::Rowid { name: rowid } if self.is_rowid(place, name) => columns.push((*rowid).to_owned()),
                 _ if is_here(name) => columns.push(ident(name)),
                 _ => gone.push(format!("\"{name}\"")),
             }
@@ -201,6 +261,15 @@ impl Here<'_> {
         let by: Vec<String> = by.iter().map(Key::shown).collect();
         let (id, table, key) = (self.record.summary.id, self.schema.name.clone(), self.record.summary.key.shown());
         Error::Taken { id, table, key, by: by.join(", ") }
+    }
+
+    fn key_changed(&self) -> Error {
+        Error::KeyChanged { id: self.record.summary.id, table: self.schema.name.clone() }
+    }
+
+    fn ignored(&self) -> Error {
+        let (id, table) = (self.record.summary.id, self.schema.name.clone());
+        Error::Ignored { id, table, key: self.record.summary.key.shown() }
     }
 
     fn refused(&self, source: rusqlite::Error) -> Error {

@@ -58,7 +58,8 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Records a row that lost, or a deletion where there is none. `columns` names the row's values.
+    /// Records a row that lost, or a deletion where there is none. `columns` names the row's values, or those of the key
+    /// that is deleted.
     ///
     /// # Errors
     /// SQLite's.

@@ -287,7 +287,7 @@ impl<'a> Merge<'a> {
         }
         // Where nothing is here and the log does not say that anything was, nothing was deleted.
         if rows.is_empty() && (loser == Loser::Incoming || entry.is_some()) {
-            self.book.record(self.conn, &conflict, (columns, None))?;
+            self.book.record(self.conn, &conflict, (&shared.key_columns, None))?;
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) columns: String,
     /// The names of a peer's row, as JSON.
     pub(super) wire_columns: String,
+    /// The names of its key's columns, as JSON: what a recorded deletion is read by.
+    pub(super) key_columns: String,
     /// Whether a row can be in the way of one with another key.
     pub(super) has_unique: bool,
     /// The table here.
@@ -53,6 +55,7 @@ impl Shared {
         let local = target.local.clone();
         let stored: Vec<&str> = local.wire_columns();
         let wire: Vec<&str> = target.read.wire_columns();
+        let key: Vec<&str> = local.key_columns().into_iter().map(|(name, _)| name).collect();
         let find = |name: &str| stored.iter().position(|here| here.eq_ignore_ascii_case(name));
         let by_rowid = matches!((&target.read.key, &local.key), (KeyShape::Rowid { .. }, KeyShape::Rowid { .. }));
         // The rowid of a table without a key may go by another name at the peer; it stands first at both.
@@ -75,6 +78,7 @@ impl Shared {
             collations: local.key_collations(),
             columns: serde_json::json!(stored).to_string(),
             wire_columns: serde_json::json!(wire).to_string(),
+            key_columns: serde_json::json!(key).to_string(),
             has_unique: local.indexes.iter().any(unique),
             by_key: KeyQuery::new(&local),
             insert_whole: insert("ABORT", &stored),

@@ -13,6 +13,7 @@ pub mod plugin;
 pub mod process;
 pub mod proxy;
 pub mod random;
+pub mod relay;
 pub mod schema;
 pub mod sdk;
 pub mod shop;

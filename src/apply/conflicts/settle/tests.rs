@@ -4,7 +4,7 @@ use super::*;
 use crate::sqlite::Role;
 use crate::sqlite::store::meta_key;
 
-/// A database whose table `t` is captured as far as these tests look: each write of it leaves an entry.
+/// A database whose tables `t` and `other` are captured as far as these tests look: each write of them leaves an entry.
 struct Place {
     conn: Connection,
     _folder: tempfile::TempDir,
@@ -17,14 +17,21 @@ impl Place {
         store::ensure_node(&conn).expect("tables");
         store::set_meta(&conn, meta_key::EPOCH, 1).expect("epoch");
         store::set_meta(&conn, meta_key::LOG_TABLE, "__cdc_log").expect("log");
-        conn.execute_batch(ddl).expect("ddl");
-        conn.execute_batch(
-            "CREATE TABLE __cdc_log(seq INTEGER PRIMARY KEY);
-             CREATE TRIGGER __cdc_1_ai AFTER INSERT ON t BEGIN INSERT INTO __cdc_log VALUES (NULL); END;
-             CREATE TRIGGER __cdc_1_au AFTER UPDATE ON t BEGIN INSERT INTO __cdc_log VALUES (NULL); END;
-             CREATE TRIGGER __cdc_1_ad AFTER DELETE ON t BEGIN INSERT INTO __cdc_log VALUES (NULL); END;",
-        )
-        .expect("triggers");
+        let log = "CREATE TABLE other(id INTEGER PRIMARY KEY); CREATE TABLE __cdc_log(seq INTEGER PRIMARY KEY, tbl)";
+        conn.execute_batch(store::CAPTURE_TABLES).expect("tables");
+        conn.execute_batch(&format!("{log}; {ddl}")).expect("ddl");
+        for (id, table) in [(1, "t"), (2, "other")] {
+            let generation =
+                "INSERT INTO __cdc_tables(id, name, columns, key, ddl, indexes) VALUES (?1, ?2, '', '', '', '')";
+            conn.execute(generation, (id, table)).expect("generation");
+            for (kind, event) in [("ai", "INSERT"), ("au", "UPDATE"), ("ad", "DELETE")] {
+                conn.execute_batch(&format!(
+                    "CREATE TRIGGER __cdc_{id}_{kind} AFTER {event} ON {table}
+                     BEGIN INSERT INTO __cdc_log(tbl) VALUES ({id}); END"
+                ))
+                .expect("trigger");
+            }
+        }
         Self { conn, _folder: folder }
     }
 
@@ -34,6 +41,14 @@ impl Place {
         let loser = loser.map(|row| Key(row.to_vec()).to_bytes());
         self.conn.execute(sql, (Key(key.to_vec()).to_bytes(), loser, columns)).expect("record");
         self.conn.last_insert_rowid()
+    }
+
+    /// Makes the table anew, as a migration does; what captured it is made anew too.
+    fn rebuild(&self, ddl: &str) {
+        let mut found = self.conn.prepare("SELECT sql FROM sqlite_schema WHERE tbl_name = 't' AND type = 'trigger'");
+        let found = found.as_mut().expect("prepare").query_map([], |row| row.get::<_, String>(0)).expect("triggers");
+        let triggers: Vec<String> = found.collect::<rusqlite::Result<_>>().expect("triggers");
+        self.conn.execute_batch(&format!("DROP TABLE t; {ddl}; {}", triggers.join(";"))).expect("rebuild");
     }
 
     fn rows(&self) -> Vec<String> {
@@ -72,11 +87,11 @@ fn a_losing_row_is_updated_or_inserted_and_its_record_goes() {
 #[test]
 fn keys_of_every_shape_find_their_row() {
     let text = Value::text;
-    for (ddl, before, key, row, columns, wanted) in [
+    for (ddl, before, (of_key, key), row, columns, wanted) in [
         (
             "CREATE TABLE t(a, b)",
             "INSERT INTO t(rowid, a) VALUES (7, 1)",
-            vec![int(7)],
+            (r#"["_rowid_"]"#, vec![int(7)]),
             vec![int(7), int(2), int(3)],
             r#"["_rowid_","a","b"]"#,
             "(2, 3)",
@@ -84,7 +99,7 @@ fn keys_of_every_shape_find_their_row() {
         (
             "CREATE TABLE t(k TEXT COLLATE NOCASE PRIMARY KEY, v)",
             "INSERT INTO t VALUES ('Ab', 1)",
-            vec![text("aB")],
+            (r#"["K"]"#, vec![text("AB")]),
             vec![text("aB"), int(2)],
             r#"["k","v"]"#,
             "('aB', 2)",
@@ -92,7 +107,7 @@ fn keys_of_every_shape_find_their_row() {
         (
             "CREATE TABLE t(a, b, v, PRIMARY KEY(b, a)) WITHOUT ROWID",
             "INSERT INTO t VALUES (1, 2, 3)",
-            vec![int(2), int(1)],
+            (r#"["b","a"]"#, vec![int(2), int(1)]),
             vec![int(1), int(2), int(9)],
             r#"["a","b","v"]"#,
             "(1, 2, 9)",
@@ -103,10 +118,10 @@ fn keys_of_every_shape_find_their_row() {
         let id = place.record(&key, Some(&row), columns);
         apply(&mut place.conn, id).unwrap_or_else(|error| panic!("{ddl}: {error}"));
         assert_eq!(place.rows(), [wanted], "{ddl}");
-        let id = place.record(&key, None, columns);
+        let id = place.record(&key, None, of_key);
         apply(&mut place.conn, id).unwrap_or_else(|error| panic!("{ddl}: {error}"));
         assert!(place.rows().is_empty(), "{ddl}");
-        let id = place.record(&key, None, columns);
+        let id = place.record(&key, None, of_key);
         assert!(apply(&mut place.conn, id).expect("apply").contains("gone already"), "{ddl}");
     }
 }
@@ -133,7 +148,7 @@ fn what_stands_in_the_way_is_said_and_nothing_is_changed() {
         assert_eq!((place.rows(), place.left()), (before.clone(), 1), "{wanted}");
         drop_some(&mut place.conn, &[id, id]).expect("drop");
     }
-    let other_key = place.record(&[int(1), int(2)], None, columns);
+    let other_key = place.record(&[int(1), int(2)], None, r#"["id","u"]"#);
     assert!(matches!(apply(&mut place.conn, other_key), Err(Error::KeyChanged { .. })));
     let id = place.record(&[int(1)], Some(&row(1, "a", 8)), columns);
     place.conn.execute_batch("DROP TRIGGER __cdc_1_au").expect("drop");
@@ -143,4 +158,122 @@ fn what_stands_in_the_way_is_said_and_nothing_is_changed() {
     assert!(matches!(apply(&mut place.conn, id), Err(Error::TableGone { .. })));
     assert!(matches!(drop_some(&mut place.conn, &[id, 77]), Err(Error::Unknown { id: 77 })));
     assert_eq!(drop_all(&mut place.conn).expect("drop"), 2, "none was dropped with the one that is not there");
+}
+
+/// A key of one column found the row that the key of another column names now, and overwrote or deleted that.
+#[test]
+fn a_key_that_means_another_row_by_now_is_refused() {
+    let by_id = "CREATE TABLE t(id INTEGER PRIMARY KEY, n)";
+    for (was, then, columns, key, row) in [
+        (by_id, "CREATE TABLE t(id, n INTEGER PRIMARY KEY)", r#"["id","n"]"#, r#"["id"]"#, vec![int(1), int(2)]),
+        (by_id, "CREATE TABLE t(id, n)", r#"["id","n"]"#, r#"["id"]"#, vec![int(1), int(2)]),
+        ("CREATE TABLE t(id, n)", by_id, r#"["_rowid_","id","n"]"#, r#"["_rowid_"]"#, vec![int(1), int(5), int(6)]),
+        (
+            "CREATE TABLE t(id, n, PRIMARY KEY(id, n))",
+            "CREATE TABLE t(id, n, PRIMARY KEY(n, id))",
+            r#"["id","n"]"#,
+            r#"["id","n"]"#,
+            vec![int(1), int(2)],
+        ),
+    ] {
+        let mut place = Place::new(was);
+        let lost: Vec<Value> = if key.contains(',') { vec![int(1), int(2)] } else { vec![int(1)] };
+        let ids = [place.record(&lost, Some(&row), columns), place.record(&lost, None, key)];
+        place.rebuild(then);
+        place.conn.execute_batch("INSERT INTO t(rowid, id, n) VALUES (1, 1, 1), (2, 2, 2)").unwrap_or_else(|_| {
+            place.conn.execute_batch("INSERT INTO t VALUES (1, 1), (2, 1)").expect("insert");
+        });
+        let before = place.rows();
+        for id in ids {
+            let error = apply(&mut place.conn, id).expect_err(then);
+            assert!(matches!(error, Error::KeyChanged { .. } | Error::ColumnGone { .. }), "{then}: {error}");
+        }
+        assert_eq!((place.rows(), place.left()), (before, 2), "{then}");
+    }
+}
+
+/// It was said to have won, and the record was gone, though nothing had been written.
+#[test]
+fn what_a_trigger_ignores_has_not_won() {
+    let mut place = Place::new("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    place.conn.execute_batch("INSERT INTO t VALUES (1, 'x')").expect("insert");
+    for event in ["INSERT", "UPDATE", "DELETE"] {
+        let sql = format!("CREATE TRIGGER no_{event} BEFORE {event} ON t BEGIN SELECT RAISE(IGNORE); END");
+        place.conn.execute_batch(&sql).expect("trigger");
+    }
+    for (key, loser) in [(1, Some([int(1), int(9)])), (2, Some([int(2), int(9)])), (1, None)] {
+        let columns = if loser.is_some() { r#"["id","v"]"# } else { r#"["id"]"# };
+        let id = place.record(&[int(key)], loser.as_ref().map(<[Value; 2]>::as_slice), columns);
+        let error = apply(&mut place.conn, id).expect_err("it is ignored");
+        assert!(matches!(error, Error::Ignored { .. }), "{key}: {error}");
+    }
+    assert_eq!((place.rows(), place.left()), (vec!["(1, 'x')".to_owned()], 3));
+}
+
+/// A trigger's entry of another table passed for one of the row.
+#[test]
+fn a_row_that_only_its_triggers_log_is_taken_back() {
+    let mut place = Place::new("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    place
+        .conn
+        .execute_batch(
+            "DROP TRIGGER __cdc_1_ai; CREATE TRIGGER mine AFTER INSERT ON t BEGIN INSERT INTO other VALUES (NULL); END",
+        )
+        .expect("triggers");
+    let id = place.record(&[int(1)], Some(&[int(1), int(2)]), r#"["id","v"]"#);
+    assert!(matches!(apply(&mut place.conn, id), Err(Error::NotCaptured { .. })));
+    assert_eq!((place.rows().len(), place.left()), (0, 1));
+}
+
+/// What a table declares ON CONFLICT replaced another row unseen, or left the loser out and called it the winner.
+#[test]
+fn no_row_gives_way_whatever_the_table_declares() {
+    for clause in ["REPLACE", "IGNORE", "FAIL", "ROLLBACK"] {
+        let ddl = format!("CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE ON CONFLICT {clause})");
+        let mut place = Place::new(&ddl);
+        place.conn.execute_batch("INSERT INTO t VALUES (1, 'a'), (2, 'b')").expect("insert");
+        let before = place.rows();
+        for key in [1, 9] {
+            let id = place.record(&[int(key)], Some(&[int(key), Value::text("b")]), r#"["id","u"]"#);
+            let said = apply(&mut place.conn, id).expect_err(clause).to_string();
+            assert!(said.contains("the row with key (2) holds"), "{clause}: {said}");
+        }
+        assert_eq!((place.rows(), place.left()), (before, 2), "{clause}");
+    }
+}
+
+#[test]
+fn a_record_that_is_damaged_says_how_to_be_rid_of_it() {
+    let mut place = Place::new("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    let id = place.record(&[int(1)], Some(&[int(1), int(2)]), r#"["id","v"]"#);
+    for damage in ["key = x'09'", "key = x'0300000000000000ff41'", "columns = 'id'", "columns = '[]'"] {
+        let sql = format!("SAVEPOINT damage; UPDATE __cdc_conflicts SET {damage}");
+        place.conn.execute_batch(&sql).expect("damage");
+        let said = read::get(&place.conn, id).expect_err(damage).to_string();
+        assert!(said.contains("twinlite conflicts drop"), "{damage}: {said}");
+        place.conn.execute_batch("ROLLBACK TO damage; RELEASE damage").expect("undo");
+    }
+    apply(&mut place.conn, id).expect("it is whole again");
+}
+
+#[test]
+fn a_page_is_bounded_by_records_and_by_bytes_and_none_is_left_out() {
+    let place = Place::new("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    place.conn.execute_batch("BEGIN").expect("begin");
+    for key in 0..2_500 {
+        let bytes = if key < 1_200 { 0 } else { 10_000 };
+        place.record(&[int(key)], Some(&[int(key), Value::Blob(vec![1; bytes])]), r#"["id","v"]"#);
+    }
+    place.conn.execute_batch("COMMIT; DELETE FROM __cdc_conflicts WHERE id % 7 = 0").expect("commit");
+    let (mut after, mut ids, mut sizes) = (None, Vec::new(), Vec::new());
+    loop {
+        let page = read::page(&place.conn, after).expect("page");
+        let Some(last) = page.last() else { break };
+        after = Some(last.summary.id);
+        ids.extend(page.iter().map(|found| found.summary.id));
+        sizes.push(page.len());
+    }
+    assert_eq!(ids, (1..=2_500).filter(|id| id % 7 != 0).collect::<Vec<i64>>());
+    assert_eq!(sizes[0], 1_000);
+    assert!(sizes[1..].iter().all(|size| *size < 500), "4 MiB at a time: {sizes:?}");
 }
