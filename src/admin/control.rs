@@ -95,7 +95,7 @@ pub struct SetupRequest {
     pub images: Option<String>,
     /// The log's name.
     pub log_table: Option<String>,
-    /// Whether to drain and remove a log of sqlite-cdc.
+    /// Whether to take the place of sqlite-cdc.
     pub take_over: bool,
 }
 

@@ -7,7 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::Error;
-use super::take_over::TAKEN_OVER;
+use super::taken::TAKEN_OVER;
 use super::trigger_sql::Op;
 use crate::model::{Checkpoint, Clock, Epoch, NodeId};
 use crate::sqlite::store::{self, meta_key};

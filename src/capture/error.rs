@@ -34,7 +34,8 @@ pub enum Error {
     /// Another engine's change log.
     #[error(
         "table {table:?} is the change log of sqlite-cdc, and two logs would each be written by every change: run \
-         `twinlite setup --take-over` to drain it and remove its triggers, or remove it with its own tool"
+         `twinlite setup --take-over`, which removes it with its triggers and keeps what is in it for event consumers, or \
+         remove it with its own tool"
     )]
     ForeignLog {
         /// Its log.

@@ -45,6 +45,7 @@ mod resync;
 mod situation;
 mod snapshot;
 mod take_over;
+mod taken;
 mod teardown;
 mod trial;
 
@@ -72,5 +73,6 @@ pub use progress::{GivenTable, NOTHING_GIVEN, Progress, begin_at_head, note_posi
 pub use prune::{PruneRequest, Pruned, is_large, prune};
 pub use read_error::Error as ReadError;
 pub use resync::request_copy;
-pub use take_over::{TakenEntry, forget_taken, read_taken, take_over};
+pub use take_over::take_over;
+pub use taken::{FIRST_CONSUMER, TAKEN_OVER, TakenEntry, claim_taken, forget_taken, read_taken};
 pub use teardown::teardown;

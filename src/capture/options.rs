@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::take_over::TAKEN_OVER;
+use super::install::name_of;
+use super::taken::TAKEN_OVER;
 use crate::model::Selection;
 use crate::sqlite::catalog::OURS;
 use crate::sqlite::store::{self, meta_key};

@@ -69,7 +69,7 @@ impl Session {
             Ok::<_, Error>((wake, log))
         });
         let (wake, log) = opened.await.map_err(|_| Error::Closed(sqlite::Closed))??;
-        let Start { id, at, standing, selection } = start;
+        let Start { id, at, standing, selection, takes_over } = start;
         let ledger =
             Ledger::new(maintainer, (&engine.consumer, id), (at.position.epoch, standing.clone()), &engine.clock);
         let ask = Ask {
@@ -89,7 +89,7 @@ impl Session {
             ask,
             cdc: engine.cdc,
             bootstrap: engine.bootstrap,
-            takes_over: engine.cdc || engine.take_over,
+            takes_over,
             consumer: engine.consumer.clone(),
             database: engine.database.clone(),
             observer: engine.observer.clone(),
@@ -165,7 +165,8 @@ impl Session {
             if !self.hand_over(Batch { changes, then }, handler, cancel).await? {
                 return Ok(false);
             }
-            self.ledger.call(move |maintainer| capture::forget_taken(maintainer.connection_mut(), up_to)).await??;
+            self.ledger.call(move |maintainer| capture::forget_taken(maintainer.connection(), up_to)).await??;
+            failpoint::hit(failpoint::EVENTS_AFTER_FORGET);
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Start {
     pub at: Checkpoint,
     pub standing: Standing,
     pub selection: Selection,
+    /// Whether what was taken over from sqlite-cdc is this consumer's.
+    pub takes_over: bool,
 }
 
 /// Opens the database for writing, captured as it is, or as it would be by default.
@@ -272,6 +274,7 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     if let Some(other) = others.into_iter().find(|one| one.name == name && one.kind != EVENTS) {
         return Err(Error::NameTaken { name, kind: other.kind });
     }
+    let takes_over = capture::claim_taken(maintainer.connection_mut(), &name)?;
     let known = capture::read_progress(maintainer.connection(), &name)?;
     let unfinished = known.as_ref().is_some_and(|known| !Copies::noted(&known.tables).are_done());
     let lost = known.as_ref().is_some_and(|known| known.checkpoint.is_none());
@@ -283,10 +286,11 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
         let Some(at) = checkpoint else { return Err(Error::EventsLost { consumer: name }) };
         let id = if id == NOTHING_GIVEN { new_id() } else { id };
         let standing = Standing { seq: at.position.seq, copies: Arc::new(Copies::noted(&tables)) };
-        return Ok(Start { id, at, standing, selection });
+        return Ok(Start { id, at, standing, selection, takes_over });
     }
-    // What it was given before may be wrong by now.
-    let wipe = known.as_ref().is_some_and(|known| known.id != NOTHING_GIVEN);
+    // What it was given before may be wrong by now, and so may what it is given of sqlite-cdc first.
+    let is_taken = takes_over && !capture::read_taken(maintainer.connection(), 1)?.0.is_empty();
+    let wipe = is_taken || known.as_ref().is_some_and(|known| known.id != NOTHING_GIVEN);
     let copies = if engine.bootstrap { Copies::of(tables, wipe) } else { Copies::default() };
     let id = known.map(|known| known.id).filter(|id| *id != NOTHING_GIVEN);
     // One that is only met was given nothing.
@@ -295,7 +299,8 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     let given = copies.given(true);
     let at = capture::begin_at_head(maintainer.connection_mut(), (&name, EVENTS), (noted, &given), &*clock)?;
     let id = if noted == NOTHING_GIVEN { new_id() } else { noted };
-    Ok(Start { id, at, standing: Standing { seq: at.position.seq, copies: Arc::new(copies) }, selection })
+    let standing = Standing { seq: at.position.seq, copies: Arc::new(copies) };
+    Ok(Start { id, at, standing, selection, takes_over })
 }
 
 fn new_id() -> NodeId {

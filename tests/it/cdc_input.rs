@@ -186,7 +186,7 @@ fn a_disk_that_is_full_stops_it_in_words_and_nothing_is_lost() {
 }
 
 /// The triggers of sqlite-cdc, in their shape.
-const THEIRS: &str = "
+pub const THEIRS: &str = "
 CREATE TABLE __cdc_log(id INTEGER PRIMARY KEY, timestamp TEXT NOT NULL, tablename TEXT NOT NULL,
   operation TEXT NOT NULL, before TEXT, after TEXT);
 CREATE TRIGGER t__cdc_insert AFTER INSERT ON t BEGIN
@@ -218,13 +218,16 @@ fn what_sqlite_cdc_left_in_its_log_is_handed_over_first_and_nothing_falls_betwee
         let out = place.file("events.json");
         let flags = match by_setup {
             true => {
-                expect_code(0, &["setup", "--db", &source, "--take-over", "--images", "full"]);
-                // Nobody is noted yet for whom the log would be kept, but the log is there.
-                cdc(&place, &["--setup"]);
+                // Also where the log has keys until somebody wants events.
+                expect_code(0, &["setup", "--db", &source, "--take-over"]);
+                expect_code(0, &["setup", "--db", &source, "--images", "full"]);
                 vec!["--cdc", "-o", "json", "--batch-size", "2"]
             }
             false => vec!["--setup", "--take-over", "--cdc", "-o", "json", "--batch-size", "2"],
         };
+        if by_setup {
+            conn.execute_batch("DELETE FROM t WHERE id = 2").unwrap();
+        }
         let process = Process::cdc(&place.source(), &out, &flags, &[]);
         until(
             "what they logged",
