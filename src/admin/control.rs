@@ -93,6 +93,9 @@ pub struct SetupRequest {
     pub skip_tables: Option<Vec<String>>,
     /// `key` or `full`.
     pub images: Option<String>,
+    /// Whether a log that carries something else is changed: an operator has said so.
+    #[serde(default)]
+    pub change_images: bool,
     /// The log's name.
     pub log_table: Option<String>,
     /// Whether to take the place of sqlite-cdc.

@@ -230,6 +230,7 @@ impl Setup {
             tables: given(&self.tables),
             skip_tables: given(&self.skip_tables),
             images: self.images.clone(),
+            change_images: self.images.is_some(),
             log_table: self.log_table.clone(),
             take_over: self.take_over,
         }

@@ -167,12 +167,13 @@ pub(super) fn install_as_asked(
         options.log_table.clone_from(name);
     }
     let before = maintainer.options().clone();
-    maintainer.set_options(options);
+    maintainer.set_options(CaptureOptions { change_images: wanted.change_images, ..options.clone() });
     let installed = match wanted.take_over {
         true => maintainer.take_over(),
         false => maintainer.install().map(|installed| (Vec::new(), installed)),
     };
-    let (mut lines, installed) = installed.inspect_err(|_| maintainer.set_options(before))?;
+    maintainer.set_options(if installed.is_ok() { options } else { before });
+    let (mut lines, installed) = installed?;
     lines.extend(installed.did);
     lines.extend(installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason)));
     Ok(lines)

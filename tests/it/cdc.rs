@@ -428,6 +428,8 @@ fn a_consumer_makes_room_for_a_node_and_goes_on_beside_it() {
     until_replayed(&place, &out);
     let said = cdc_fails(&place, 1, &["--setup", "--cdc", "--table", "t", "--take-over", "--consumer", "x"]);
     assert!(said.contains("change its config"), "{said}");
+    let said = expect_failure(1, &["setup", "--db", &place.source().display().to_string(), "--images", "key"]);
+    assert!(said.contains("has capture.images: full"), "{said}");
     // What the node has in place already needs none of its doing.
     cdc(&place, &["--setup", "--consumer", "x"]);
     let source = place.source().display().to_string();
