@@ -151,7 +151,7 @@ impl CaptureOptions {
         match (Images::stored(connection)?, self.images) {
             (None, wanted) => Ok(wanted),
             (Some(_), wanted) if self.change_images => Ok(wanted),
-            (Some(Images::Key), Images::Full) => Err(Error::OtherImages),
+            (Some(Images::Key), Images::Full) => Err(Error::OtherImages { database: name_of(connection) }),
             (Some(stored), _) => Ok(stored),
         }
     }
@@ -214,7 +214,7 @@ mod tests {
         assert!(matches!(effective(Images::Full, false), Ok(Images::Full)), "nothing is captured yet");
         connection.execute_batch(store::NODE_TABLES).expect("tables");
         store::set_meta(&connection, meta_key::IMAGES, "key").expect("meta");
-        assert!(matches!(effective(Images::Full, false), Err(Error::OtherImages)));
+        assert!(matches!(effective(Images::Full, false), Err(Error::OtherImages { .. })));
         assert!(matches!(effective(Images::Full, true), Ok(Images::Full)));
         store::set_meta(&connection, meta_key::IMAGES, "full").expect("meta");
         assert!(matches!(effective(Images::Key, false), Ok(Images::Full)), "full has all that key has");
