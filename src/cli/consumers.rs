@@ -11,7 +11,8 @@ use super::target::{owner_or_here, targets};
 use super::{Outcome, output};
 use crate::admin::{ConsumerLock, Request};
 use crate::capture::consumers::{self, Consumer, EVENTS};
-use crate::capture::{self, LogState};
+use crate::capture::{self, change_log};
+use crate::model::{Epoch, LogTail};
 use crate::sqlite::{self, Role};
 
 /// `twinlite consumers`.
@@ -65,12 +66,13 @@ pub async fn run(args: &Consumers, form: Output) -> Result<Outcome> {
 fn list(target: &args::Target, form: Output) -> Result<()> {
     let mut found = Vec::new();
     for target in targets(target)? {
-        let read = || -> Result<(LogState, Vec<Consumer>)> {
+        let read = || -> Result<(Log, Vec<Consumer>)> {
             let connection = sqlite::open(&target.database, Role::Reader, false)?;
-            Ok((capture::log_state(&connection)?, consumers::list(&connection)?))
+            let (epoch, tail) = (capture::log_state(&connection)?.head.position.epoch, change_log::tail(&connection)?);
+            Ok(((epoch, tail), consumers::list(&connection)?))
         };
         let (log, consumers) = read().with_context(|| target.database.display().to_string())?;
-        found.extend(consumers.into_iter().map(|consumer| (log, consumer)));
+        found.extend(consumers.into_iter().map(|consumer| (log.clone(), consumer)));
     }
     match form {
         Output::Json => output::json(&found.iter().map(whole).collect::<Vec<_>>()),
@@ -83,31 +85,34 @@ fn list(target: &args::Target, form: Output) -> Result<()> {
     }
 }
 
-/// Entries of the log that a consumer has not read; `None` where its position is none of this log.
-fn behind(log: &LogState, consumer: &Consumer) -> Option<i64> {
-    let position = consumer.position.filter(|position| position.epoch == log.epoch && !consumer.cut_off)?;
-    Some(log.head.position.seq.saturating_sub(position.seq))
+/// Which log, and its newest entries.
+type Log = (Epoch, LogTail);
+
+/// Changes that a consumer has not read; `None` where its position is none of this log.
+fn behind((epoch, tail): &Log, consumer: &Consumer) -> Option<u64> {
+    let position = consumer.position.filter(|position| position.epoch == *epoch && !consumer.cut_off)?;
+    Some(tail.changes(position.seq, tail.head()))
 }
 
-fn line((log, consumer): &(LogState, Consumer)) -> Vec<String> {
-    let shown = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+fn line((log, consumer): &(Log, Consumer)) -> Vec<String> {
+    let shown = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
     vec![
         consumer.name.clone(),
         consumer.kind.clone(),
-        shown(consumer.position.map(|position| position.seq)),
-        shown(behind(log, consumer)),
+        shown(consumer.position.map(|position| position.seq.to_string())),
+        shown(behind(log, consumer).map(|changes| changes.to_string())),
         if consumer.cut_off { "cut off".to_owned() } else { "kept for".to_owned() },
     ]
 }
 
-fn whole((log, consumer): &(LogState, Consumer)) -> serde_json::Value {
+fn whole((log, consumer): &(Log, Consumer)) -> serde_json::Value {
     let position =
         |position: crate::model::Position| json!({ "epoch": position.epoch.to_string(), "seq": position.seq });
     json!({
         "name": consumer.name,
         "kind": consumer.kind,
         "position": consumer.position.map(position),
-        "head": log.head.position.seq,
+        "head": log.1.head(),
         "behind": behind(log, consumer),
         "cut_off": consumer.cut_off,
     })

@@ -12,6 +12,7 @@ use super::args::{Output, Status};
 use super::{Outcome, output, status_events};
 use crate::admin::{self, Request};
 use crate::apply;
+use crate::capture::{self, change_log};
 use crate::config::NodeConfig;
 use crate::model::{Epoch, NodeId, Position};
 use crate::node::broken_report;
@@ -142,7 +143,7 @@ fn position(epoch: Option<i64>, seq: Option<i64>) -> Option<Position> {
     Some(Position { epoch: Epoch(epoch?), seq: seq? })
 }
 
-fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(), sqlite::Error> {
+fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(), capture::Error> {
     if store::epoch(connection)?.is_none() {
         return Ok(());
     }
@@ -160,12 +161,13 @@ fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(
     })?;
     report.tables.extend(captured.collect::<rusqlite::Result<Vec<_>>>()?);
     report.tables.extend(skipped(connection)?);
+    let tail = change_log::tail(connection)?;
     let sql = "SELECT name, epoch, seq FROM __cdc_consumers WHERE peer IS NOT NULL AND kind <> 'events' ORDER BY name";
     let mut consumers = connection.prepare(sql)?;
     let links = consumers.query_map([], |row| {
         let position = position(row.get(1)?, row.get(2)?);
         let link = offline_link(row.get(0)?, Direction::Send, position);
-        let behind = position.and_then(|position| u64::try_from(head - position.seq).ok());
+        let behind = position.map(|position| tail.changes(position.seq, head));
         Ok(LinkReport { head: Some(head), changes_behind: behind, ..link })
     })?;
     report.links.extend(links.collect::<rusqlite::Result<Vec<_>>>()?);
@@ -379,7 +381,7 @@ mod tests {
         let links: Vec<_> = report.links.iter().map(|link| (link.name.as_str(), link.direction, link.state)).collect();
         let offline = LinkState::Offline;
         assert_eq!(links, [("source", Direction::Receive, offline), ("archive", Direction::Send, offline)]);
-        assert_eq!((report.links[0].seconds_behind, report.links[1].changes_behind), (None, Some(2)));
+        assert_eq!((report.links[0].seconds_behind, report.links[1].changes_behind), (None, Some(1)));
         assert_eq!(report.links[0].position.as_ref().expect("known").epoch, "00000000000000ff");
         let tables: Vec<_> = report.tables.iter().map(|table| (table.name.as_str(), table.state)).collect();
         let (live, snapshot, skipped) = (TableState::Live, TableState::Snapshot, TableState::Skipped);

@@ -252,12 +252,13 @@ async fn look(shared: &Shared, quiet: bool) -> Result<(), Error> {
         tracing::info!("{note}");
     }
     let read = |maintainer: &mut Maintainer| {
-        Ok::<_, capture::Error>((maintainer.log_state()?, maintainer.options().retention))
+        let tail = change_log::tail(maintainer.connection())?;
+        Ok::<_, capture::Error>((maintainer.log_state()?, tail, maintainer.options().retention))
     };
-    let (state, retention) = shared.maintainer.call(read).await??;
+    let (state, tail, retention) = shared.maintainer.call(read).await??;
     shared.board.set_node(state.node);
     shared.board.set_log(state.rows, state.bytes);
-    shared.board.set_log_head(state.head.position.seq);
+    shared.board.set_log_tail(tail);
     if !(quiet || is_large(&state, &retention)) {
         return Ok(());
     }

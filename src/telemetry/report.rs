@@ -130,7 +130,7 @@ pub struct LinkReport {
     pub position: Option<PositionReport>,
     /// The end of the sender's log, as last heard.
     pub head: Option<i64>,
-    /// Log entries between the two.
+    /// Changes between the two: where the sender's log has images, a receiver counts its entries.
     pub changes_behind: Option<u64>,
     /// The age of the oldest change that is not applied; without a connection at least the time since the last
     /// heartbeat; `null` where nothing is known.
@@ -186,7 +186,7 @@ pub struct EventsReport {
     pub position: Option<PositionReport>,
     /// The end of the log.
     pub head: Option<i64>,
-    /// Log entries between the two.
+    /// Changes between the two, of whatever tables; estimated beyond the newest thousand entries.
     pub changes_behind: Option<u64>,
     /// Events that were taken since the process began.
     pub events: u64,
