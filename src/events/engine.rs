@@ -221,7 +221,7 @@ impl Engine {
         if !self.database.exists() {
             return Err(sqlite::Error::Missing { path: self.database.clone() }.into());
         }
-        let lock = ConsumerLock::acquire(&self.database, name)?;
+        let lock = ConsumerLock::acquire_after_another(&self.database, name).await?;
         let maintainer = self.open().await?;
         let keeping = Keeping {
             database: self.database.clone(),
