@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Standing};
 use super::engine::{Observer, Progress, State};
-use super::keeper::Keeper;
+use super::keeper::{Compared, Keeper};
 use super::ledger::Ledger;
 use super::log::{Ask, Log, Next, Outcome};
 use super::start::Start;
@@ -191,13 +191,14 @@ impl Session {
         };
         self.reads_failed = 0;
         match outcome {
-            Outcome::SchemaMoved => {
-                if !keeper.owns() {
-                    return Ok(Then::Wait);
+            Outcome::SchemaMoved => match keeper.compare().await? {
+                Compared::Done => Ok(Then::GoOn),
+                Compared::NotYet => Ok(Then::Wait),
+                Compared::OursToDo => {
+                    self.ledger.reconcile().await?;
+                    Ok(Then::GoOn)
                 }
-                self.ledger.reconcile().await?;
-                Ok(Then::GoOn)
-            }
+            },
             Outcome::Lost => Err(Error::EventsLost { consumer: self.consumer.clone() }),
             Outcome::Restored => Err(Error::Restored { consumer: self.consumer.clone(), seq: self.ask.standing.seq }),
             Outcome::Next(next) => self.take(next, handler, cancel).await,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Place, open, open_reader,
-    process::{Process, expect_code, expect_failure, status},
+    process::{Process, expect_code, expect_failure, quiesce, status},
     random::Random,
     skipped,
     wait::{pause, until},
@@ -436,6 +436,34 @@ fn a_consumer_makes_room_for_a_node_and_goes_on_beside_it() {
     expect_code(0, &["consumers", "drop", "x", "--db", &source]);
     let list = expect_code(0, &["consumers", "list", "--db", &source]);
     assert!(list.contains("cdc") && !list.contains("x  "), "{list}");
+    consumer.stop();
+    node.stop();
+}
+
+/// Nobody compared the schema there, and the consumer waited for it for ever.
+#[test]
+fn a_consumer_beside_a_node_that_only_receives_goes_on_where_the_schema_moves() {
+    let place = Place::new();
+    let conn = open(&place.source());
+    conn.execute_batch("CREATE TABLE far(id INTEGER PRIMARY KEY)").unwrap();
+    let near = open(&place.replica());
+    near.execute_batch("CREATE TABLE near(id INTEGER PRIMARY KEY)").unwrap();
+    let (replica, out) = (place.replica().display().to_string(), place.file("events.json"));
+    expect_code(0, &["cdc", "--db", &replica, "--table", "near", "--setup"]);
+    let node = Process::replicate(&place.source(), &place.replica(), &[]);
+    quiesce(&place.source(), &place.replica());
+    let consumer = Process::cdc(&place.replica(), &out, &["--cdc", "-o", "json"], &[]);
+    for (id, ddl) in (1..).zip(["SELECT 1", "ALTER TABLE far ADD COLUMN v", "CREATE INDEX i ON far(v)"]) {
+        conn.execute_batch(ddl).unwrap();
+        quiesce(&place.source(), &place.replica());
+        near.execute("INSERT INTO near VALUES (?1)", [id]).unwrap();
+        until(&format!("the event after {ddl}"), || {
+            match events(&out).last().map(|event| event["after"]["id"].clone()) {
+                Some(last) if last == id => Ok(()),
+                last => Err(format!("{last:?}")),
+            }
+        });
+    }
     consumer.stop();
     node.stop();
 }
