@@ -171,7 +171,7 @@ impl Maintainer {
     /// # Errors
     /// [`Error::NotInstalled`], or SQLite's.
     pub fn skipped(&self) -> Result<Vec<SkippedTable>, Error> {
-        Ok(drift::unchanged(&self.connection)?.skipped)
+        drift::skipped(&self.connection)
     }
 
     /// [`super::log_state`].

@@ -61,7 +61,7 @@ mod test_support;
 pub use change_log::LogState;
 pub use checkpoint::{CheckpointVerdict, judge_checkpoint, log_state};
 pub use ddl::run_ddl;
-pub use drift::{Reconciled, recapture, reconcile};
+pub use drift::{Reconciled, recapture, reconcile, skipped};
 pub use error::Error;
 pub use examine::{Examined, LogRoom, examine};
 pub use generation::{Generation, holds_rows, tables};

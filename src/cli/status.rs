@@ -14,6 +14,7 @@ use crate::admin::{self, Request};
 use crate::apply;
 use crate::capture::{self, change_log};
 use crate::config::NodeConfig;
+use crate::events::reports;
 use crate::model::{Epoch, NodeId, Position};
 use crate::node::broken_report;
 use crate::sqlite::store::{self, meta_key};
@@ -95,6 +96,9 @@ pub fn offline(node: &NodeConfig) -> anyhow::Result<StatusReport> {
     let doing = || format!("{}: read what Twinlite keeps there", node.database.display());
     read_received(&connection, &mut report).with_context(doing)?;
     read_captured(&connection, &mut report).with_context(doing)?;
+    if report.log.is_some() {
+        report.events = reports::consumers(&connection, &node.database).with_context(doing)?;
+    }
     let broken = apply::broken(&connection).with_context(doing)?;
     report.foreign_keys = broken.iter().take(BROKEN_SHOWN_MAX).map(broken_report).collect();
     // Nobody is there to receive: a replica that nothing feeds is what this command is asked to find.
@@ -171,7 +175,6 @@ fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(
         Ok(LinkReport { head: Some(head), changes_behind: behind, ..link })
     })?;
     report.links.extend(links.collect::<rusqlite::Result<Vec<_>>>()?);
-    report.events = status_events::offline(connection, head)?;
     Ok(())
 }
 
@@ -278,6 +281,9 @@ pub(super) fn time_of_day(ms: i64) -> String {
 
 fn person_tables(tables: &[TableReport]) -> String {
     let mut text = String::new();
+    if tables.is_empty() {
+        return text;
+    }
     let is_quiet = |table: &&TableReport| table.state == TableState::Live;
     let live = tables.iter().filter(is_quiet).count();
     let all = tables.len() <= TABLES_SHOWN_MAX;
@@ -356,6 +362,7 @@ mod tests {
         let (_folder, node) = database();
         let report = offline(&node).expect("readable");
         assert!(report.healthy && report.links.is_empty() && report.notes[0].contains("nothing of Twinlite's"));
+        assert!(!person(&report).contains("tables:"), "there are none: {}", person(&report));
 
         let connection = sqlite::open(&node.database, Role::Applier, false).expect("opens");
         let id = store::ensure_node(&connection).expect("makes the tables");

@@ -157,6 +157,8 @@ pub enum EventsState {
     Stopped,
     /// No process runs it; what is said comes from the database alone.
     Offline,
+    /// Another process than the one that answers runs it, which alone knows how it is doing.
+    Running,
 }
 
 impl EventsState {
@@ -169,6 +171,7 @@ impl EventsState {
             Self::Retrying => "retrying",
             Self::Stopped => "stopped",
             Self::Offline => "offline",
+            Self::Running => "running",
         }
     }
 }
@@ -178,7 +181,7 @@ impl EventsState {
 pub struct EventsReport {
     /// The consumer's name.
     pub name: String,
-    /// Where its events go: `-`, `json`, or a URL without its query; `null` where no process runs it.
+    /// Where its events go: `-`, `json`, or a URL without its query; `null` where the process that answers does not run it.
     pub output: Option<String>,
     /// What it is doing.
     pub state: EventsState,
