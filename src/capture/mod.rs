@@ -68,7 +68,7 @@ pub use generation::{Generation, holds_rows, tables};
 pub use install::{Installed, install};
 pub use maintainer::Maintainer;
 pub use options::{CaptureOptions, Images, Retention, SkippedTable};
-pub use plan::{Plan, plan};
+pub use plan::{Plan, plan, would_skip};
 pub use progress::{GivenTable, NOTHING_GIVEN, Progress, begin_at_head, note_position, note_progress, read_progress};
 pub use prune::{PruneRequest, Pruned, is_large, prune};
 pub use read_error::Error as ReadError;

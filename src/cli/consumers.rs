@@ -2,6 +2,8 @@
 //!
 //! Looking reads the database itself. Dropping is asked of the process that owns it, or done here without one.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -9,7 +11,7 @@ use serde_json::json;
 use super::args::{self, Output};
 use super::target::{owner_or_here, targets};
 use super::{Outcome, output};
-use crate::admin::{ConsumerLock, Request};
+use crate::admin::{self, ConsumerLock, Request};
 use crate::capture::consumers::{self, Consumer, EVENTS};
 use crate::capture::{self, change_log};
 use crate::model::{Epoch, LogTail};
@@ -127,10 +129,21 @@ async fn drop_these(args: &ConsumersDrop) -> Result<()> {
         // One that runs would note itself again. Held until they are dropped, so that none begins meanwhile.
         let is_events = |name: &&String| known.iter().any(|one| one.name == **name && one.kind == EVENTS);
         let names = args.names.iter().filter(is_events);
-        let _locks = names.map(|name| ConsumerLock::acquire(&target.database, name)).collect::<Result<Vec<_>, _>>()?;
+        let _locks = names.map(|name| lock(&target.database, name)).collect::<Result<Vec<_>>>()?;
         let here = args.names.clone();
         let request = Request::DropConsumers { names: args.names.clone() };
         owner_or_here(&target, request, move |maintainer| Ok(maintainer.drop_consumers(&here)?)).await?;
     }
     Ok(())
+}
+
+/// Keeps a consumer from running.
+fn lock(database: &Path, name: &str) -> Result<ConsumerLock> {
+    match ConsumerLock::acquire(database, name) {
+        Err(admin::Error::ConsumerRuns { database, consumer, pid }) => anyhow::bail!(
+            "{}: event consumer \"{consumer}\" runs (pid {pid}), and would note itself again: stop it, then drop it",
+            database.display()
+        ),
+        acquired => Ok(acquired?),
+    }
 }

@@ -246,6 +246,11 @@ impl Engine {
         let start = start::start(self, maintainer, keeper).await?;
         keeper.installed();
         if !self.bootstrap && !self.cdc && !self.take_over {
+            let (consumer, database) = (&self.consumer, self.database.display());
+            tracing::info!(
+                "the change log is kept for consumer {consumer:?} from here on: where it is not to run, `twinlite \
+                 consumers drop --db {database} {consumer}`"
+            );
             return Ok(Ended::Done);
         }
         let status = keeper.board().events(&self.consumer, &self.output);

@@ -66,6 +66,8 @@ pub(super) async fn start(engine: &Engine, maintainer: &Db<Maintainer>, keeper: 
     let asked = engine.clone();
     maintainer.call(move |maintainer| check_names(&asked, maintainer.connection())).await??;
     if engine.setup {
+        let asked = engine.clone();
+        maintainer.call(move |maintainer| check_capturable(&asked, maintainer)).await??;
         set_up(engine, maintainer, keeper).await?;
     }
     if keeper.owns() {
@@ -96,6 +98,20 @@ fn check_names(engine: &Engine, connection: &Connection) -> Result<(), Error> {
         return Err(Error::NotCapturable { name: name.clone(), reason: reason.to_owned() });
     }
     Ok(())
+}
+
+/// Refuses tables that capture would skip, before it is installed.
+fn check_capturable(engine: &Engine, maintainer: &Maintainer) -> Result<(), Error> {
+    if engine.tables.is_empty() {
+        return Ok(());
+    }
+    let options = asked_for(maintainer.options(), &wanted(engine, maintainer)?);
+    let skipped = capture::would_skip(maintainer.connection(), &options)?;
+    let refused = |name: &String| skipped.iter().find(|table| table.name.eq_ignore_ascii_case(name));
+    match engine.tables.iter().find_map(refused) {
+        Some(table) => Err(Error::NotCapturable { name: table.name.clone(), reason: table.reason.clone() }),
+        None => Ok(()),
+    }
 }
 
 fn is_view(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
@@ -149,23 +165,28 @@ fn wanted(engine: &Engine, maintainer: &Maintainer) -> Result<SetupRequest, Erro
     Ok(request)
 }
 
+/// How a database that is captured so is to be captured by a request.
+fn asked_for(options: &CaptureOptions, wanted: &SetupRequest) -> CaptureOptions {
+    let mut options = options.clone();
+    let (tables, skipped) = options.selection.globs();
+    let tables = wanted.tables.as_deref().unwrap_or(tables);
+    let skipped = wanted.skip_tables.as_deref().unwrap_or(skipped);
+    if let Ok(selection) = Selection::new(tables, skipped) {
+        options.selection = selection;
+    }
+    options.images = wanted.images.as_deref().and_then(Images::by_word).unwrap_or(options.images);
+    if let Some(name) = &wanted.log_table {
+        options.log_table.clone_from(name);
+    }
+    options
+}
+
 /// Puts capture in place by a request, as the owner of a database does for others.
 pub(super) fn install_as_asked(
     maintainer: &mut Maintainer,
     wanted: &SetupRequest,
 ) -> Result<Vec<String>, capture::Error> {
-    let mut options = maintainer.options().clone();
-    let (mut tables, mut skipped) = {
-        let (tables, skipped) = options.selection.globs();
-        (tables.to_vec(), skipped.to_vec())
-    };
-    tables = wanted.tables.clone().unwrap_or(tables);
-    skipped = wanted.skip_tables.clone().unwrap_or(skipped);
-    options.selection = Selection::new(&tables, &skipped).unwrap_or(options.selection);
-    options.images = wanted.images.as_deref().and_then(Images::by_word).unwrap_or(options.images);
-    if let Some(name) = &wanted.log_table {
-        options.log_table.clone_from(name);
-    }
+    let options = asked_for(maintainer.options(), wanted);
     let before = maintainer.options().clone();
     maintainer.set_options(CaptureOptions { change_images: wanted.change_images, ..options.clone() });
     let installed = match wanted.take_over {
@@ -286,6 +307,9 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     if let Some(Progress { id, checkpoint, tables }) = known.clone().filter(|_| !anew) {
         let Some(at) = checkpoint else { return Err(Error::EventsLost { consumer: name }) };
         let id = if id == NOTHING_GIVEN { new_id() } else { id };
+        if unfinished {
+            tracing::info!(consumer = name, "goes on with the bootstrap that was not finished");
+        }
         let standing = Standing { seq: at.position.seq, copies: Arc::new(Copies::noted(&tables)) };
         return Ok(Start { id, at, standing, selection, takes_over });
     }

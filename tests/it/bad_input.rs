@@ -119,7 +119,7 @@ fn a_database_that_is_not_there_is_not_made() {
     let place = Place::new();
     for line in ["replicate {s} {r} --once", "plan --db {s}", "setup --db {s}", "teardown --db {s}", "status --db {s}"]
     {
-        refused(&place, 1, line, &["source.db", "no such database", "check the path"]);
+        refused(&place, 2, line, &["source.db", "no such database", "check the path"]);
     }
     assert!(!place.source().exists() && !place.replica().exists());
     drop(small(&place.source()));
