@@ -93,9 +93,12 @@ pub struct SetupRequest {
     pub skip_tables: Option<Vec<String>>,
     /// `key` or `full`.
     pub images: Option<String>,
+    /// Whether a log that carries something else is changed: an operator has said so.
+    #[serde(default)]
+    pub change_images: bool,
     /// The log's name.
     pub log_table: Option<String>,
-    /// Whether to drain and remove a log of sqlite-cdc.
+    /// Whether to take the place of sqlite-cdc.
     pub take_over: bool,
 }
 

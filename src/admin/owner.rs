@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Error;
+use super::{ConsumerLock, Error};
 
 /// Bytes that a unix socket's path may have on every platform we run on: `sun_path` has 104 on macOS, 108 on Linux.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
@@ -152,6 +152,18 @@ pub fn standing(database: &Path) -> Result<Standing, Error> {
         Ok(()) => Ok(Standing::LeftBehind),
         Err(TryLockError::WouldBlock) => Ok(Standing::Owned(content(lock).unwrap_or_else(|| unknown(database)))),
         Err(TryLockError::Error(source)) => Err(file_error(&lock_path, "lock the lock file")(source)),
+    }
+}
+
+/// Removes the lock files and the socket that processes which were killed have left beside a database: its owner's, and
+/// those of these consumers. What somebody holds stays.
+pub fn sweep<'n>(database: &Path, consumers: impl IntoIterator<Item = &'n str>) {
+    // Whoever holds a lock and drops it removes the file.
+    if matches!(standing(database), Ok(Standing::LeftBehind)) {
+        drop(Owner::acquire(database));
+    }
+    for consumer in consumers {
+        drop(ConsumerLock::acquire(database, consumer));
     }
 }
 

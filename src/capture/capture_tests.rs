@@ -212,8 +212,8 @@ fn bad_databases_are_refused_in_words() {
     let (removed, installed) = take_over(&mut fixture.ours, &fixture.options, &fixture.clock).unwrap();
     assert_eq!(
         (removed.len(), installed.captured),
-        (4, vec!["t".to_owned()]),
-        "WAL mode, entries, trigger, log: {removed:?}"
+        (5, vec!["t".to_owned()]),
+        "WAL mode, trigger, entries, log, and for whom ours is kept: {removed:?}"
     );
     assert_eq!(fixture.install().captured, ["t"]);
     let mut fixture = Fixture::captured("CREATE TABLE t(a)");

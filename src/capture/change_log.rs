@@ -7,14 +7,17 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::Error;
-use super::take_over::TAKEN_OVER;
+use super::taken::TAKEN_OVER;
 use super::trigger_sql::Op;
-use crate::model::{Checkpoint, Clock, Epoch, NodeId};
+use crate::model::{Checkpoint, Clock, Epoch, LogTail, NodeId};
 use crate::sqlite::store::{self, meta_key};
-use crate::sqlite::{ident, quote};
+use crate::sqlite::{LogOp, ident, quote};
 
 /// Entries whose size is taken for that of all: the newest ones, so that an estimate costs one or two pages.
 const SAMPLE_ENTRIES: i64 = 256;
+
+/// Entries that are looked at to count changes: what is waiting in an ordinary log, in less than a millisecond.
+const TAIL_ENTRIES: i64 = 1_000;
 
 /// Bytes that an entry needs besides its key and image: record header, sequence number, time, table, operation, its place in the
 /// page. An estimate.
@@ -69,6 +72,28 @@ pub(super) fn width(connection: &Connection, log: &str) -> rusqlite::Result<Opti
         |name: &String, letter: char| name.strip_prefix(letter).is_some_and(|place| place.parse::<usize>().is_ok());
     let count = |letter| names.iter().filter(|name| numbered(name, letter)).count();
     Ok((!names.is_empty()).then(|| LogWidth { keys: count('k'), values: count('v') }))
+}
+
+/// The newest entries, by which changes are counted.
+///
+/// # Errors
+/// [`Error::NotInstalled`], or SQLite's.
+pub fn tail(connection: &Connection) -> Result<LogTail, Error> {
+    let log = name(connection)?;
+    let sql = format!("SELECT seq, op FROM main.{} ORDER BY seq DESC LIMIT {TAIL_ENTRIES}", ident(&log));
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([])?;
+    let (mut from, mut head, mut begins) = (1, 0, Vec::new());
+    while let Some(row) = rows.next()? {
+        from = row.get(0)?;
+        head = head.max(from);
+        let op: Option<i64> = row.get(1)?;
+        if !op.and_then(LogOp::of_code).is_some_and(LogOp::continues) {
+            begins.push(from);
+        }
+    }
+    begins.reverse();
+    Ok(LogTail::new((from, head), begins))
 }
 
 /// Appends an entry of our own, timed as the triggers do.

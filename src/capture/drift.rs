@@ -116,11 +116,18 @@ pub(super) fn is_stale(connection: &Connection, options: &CaptureOptions) -> Res
 /// What is captured, where nothing changed.
 pub(super) fn unchanged(connection: &Connection) -> Result<Reconciled, Error> {
     let captured = generation::tables(connection)?.into_iter().map(|table| table.schema_name).collect();
+    Ok(Reconciled { captured, skipped: skipped(connection)?, ..Reconciled::default() })
+}
+
+/// The tables that are wanted and could not be captured when that was last looked at.
+///
+/// # Errors
+/// SQLite's, or what is stored makes no sense.
+pub fn skipped(connection: &Connection) -> Result<Vec<SkippedTable>, Error> {
     let skipped: Option<String> = store::meta(connection, meta_key::SKIPPED)?;
     let skipped: BTreeMap<String, String> =
         skipped.map(|json| serde_json::from_str(&json)).transpose()?.unwrap_or_default();
-    let skipped = skipped.into_iter().map(|(name, reason)| SkippedTable { name, reason }).collect();
-    Ok(Reconciled { captured, skipped, ..Reconciled::default() })
+    Ok(skipped.into_iter().map(|(name, reason)| SkippedTable { name, reason }).collect())
 }
 
 /// Looks, and decides: in one read transaction, and without one for what takes long.

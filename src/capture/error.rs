@@ -34,7 +34,8 @@ pub enum Error {
     /// Another engine's change log.
     #[error(
         "table {table:?} is the change log of sqlite-cdc, and two logs would each be written by every change: run \
-         `twinlite setup --take-over` to drain it and remove its triggers, or remove it with its own tool"
+         `twinlite setup --take-over`, which removes it with its triggers and keeps what is in it for event consumers, or \
+         remove it with its own tool"
     )]
     ForeignLog {
         /// Its log.
@@ -67,10 +68,13 @@ pub enum Error {
     },
     /// The log carries keys, and images are asked for.
     #[error(
-        "images: full was asked for, and the change log here carries keys: run `twinlite setup --images full`, from which \
-         on entries carry images, or set capture.images to key"
+        "images: full was asked for, and the change log here carries keys: run `twinlite setup --db {database} --images \
+         full`, from which on entries carry images, or set capture.images to key"
     )]
-    OtherImages,
+    OtherImages {
+        /// The file.
+        database: String,
+    },
     /// Nothing is captured in this database.
     #[error(
         "nothing is captured in this database: run `twinlite setup` first, or the command at the source if this is a replica"
@@ -139,7 +143,7 @@ impl Error {
             | Self::Stored(_) => Fault::Halt,
             Self::LogName { .. }
             | Self::OtherLog { .. }
-            | Self::OtherImages
+            | Self::OtherImages { .. }
             | Self::UnknownTable { .. }
             | Self::UnknownConsumer { .. } => Fault::Usage,
         }
@@ -153,7 +157,7 @@ impl Error {
             Self::ReadOnly { .. } => "read_only",
             Self::ForeignLog { .. } | Self::ForeignLogInUse { .. } => "foreign_log",
             Self::LogName { .. } | Self::OtherLog { .. } => "log_table",
-            Self::OtherImages => "images",
+            Self::OtherImages { .. } => "images",
             Self::NotInstalled => "not_installed",
             Self::UnknownTable { .. } => "unknown_table",
             Self::UnknownConsumer { .. } => "unknown_consumer",

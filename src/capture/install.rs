@@ -79,7 +79,8 @@ pub(super) fn check(connection: &Connection, options: &CaptureOptions) -> Result
     }
 }
 
-fn name_of(connection: &Connection) -> String {
+/// The database's file, as messages have it.
+pub(super) fn name_of(connection: &Connection) -> String {
     connection.path().filter(|path| !path.is_empty()).unwrap_or("the database").to_owned()
 }
 

@@ -10,6 +10,7 @@ use super::{
     CaptureOptions, CheckpointVerdict, Error, Generation, Installed, LogState, PruneRequest, Pruned, Reconciled,
     SkippedTable, checkpoint, ddl, drift, generation, install, prune, resync, take_over, teardown,
 };
+use super::{FIRST_CONSUMER, forget_taken};
 use crate::model::{Checkpoint, Clock, NodeId, Position};
 use crate::sqlite;
 
@@ -135,11 +136,18 @@ impl Maintainer {
             return Err(Error::UnknownConsumer { name: name.clone() });
         }
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let mut did = Vec::new();
         for name in names {
             consumers::forget(&transaction, name)?;
+            did.push(format!("dropped consumer {name}: the log is kept for it no longer"));
+            // Nobody wants what was taken over.
+            if name == FIRST_CONSUMER {
+                let entries = forget_taken(&transaction, i64::MAX)?;
+                did.push(format!("forgot {entries} entries of sqlite-cdc"));
+            }
         }
         transaction.commit()?;
-        Ok(names.iter().map(|name| format!("dropped consumer {name}: the log is kept for it no longer")).collect())
+        Ok(did)
     }
 
     /// [`super::teardown()`].
@@ -163,7 +171,7 @@ impl Maintainer {
     /// # Errors
     /// [`Error::NotInstalled`], or SQLite's.
     pub fn skipped(&self) -> Result<Vec<SkippedTable>, Error> {
-        Ok(drift::unchanged(&self.connection)?.skipped)
+        drift::skipped(&self.connection)
     }
 
     /// [`super::log_state`].

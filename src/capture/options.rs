@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::take_over::TAKEN_OVER;
+use super::install::name_of;
+use super::taken::TAKEN_OVER;
 use crate::model::Selection;
 use crate::sqlite::catalog::OURS;
 use crate::sqlite::store::{self, meta_key};
@@ -154,7 +155,9 @@ impl CaptureOptions {
         match (Images::stored(connection)?, self.images) {
             (None, wanted) => Ok(wanted),
             (Some(_), wanted) if self.change_images => Ok(wanted),
-            (Some(Images::Key), Images::Full) if !self.images_if_new => Err(Error::OtherImages),
+            (Some(Images::Key), Images::Full) if !self.images_if_new => {
+                Err(Error::OtherImages { database: name_of(connection) })
+            }
             (Some(stored), _) => Ok(stored),
         }
     }
@@ -217,7 +220,7 @@ mod tests {
         assert!(matches!(effective(Images::Full, false), Ok(Images::Full)), "nothing is captured yet");
         connection.execute_batch(store::NODE_TABLES).expect("tables");
         store::set_meta(&connection, meta_key::IMAGES, "key").expect("meta");
-        assert!(matches!(effective(Images::Full, false), Err(Error::OtherImages)));
+        assert!(matches!(effective(Images::Full, false), Err(Error::OtherImages { .. })));
         assert!(matches!(effective(Images::Full, true), Ok(Images::Full)));
         let unasked = CaptureOptions { images: Images::Full, images_if_new: true, ..CaptureOptions::default() };
         assert!(matches!(unasked.effective_images(&connection), Ok(Images::Key)), "it stays what it is");

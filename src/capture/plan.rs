@@ -31,3 +31,11 @@ pub fn plan(connection: &Connection, options: &CaptureOptions) -> Result<Plan, E
     let statements = wal.into_iter().chain(own).chain(decision.statements).collect();
     Ok(Plan { statements, skipped: decision.skipped })
 }
+
+/// The tables that are wanted and that an installation would skip, whatever else stands in its way.
+///
+/// # Errors
+/// [`Error::OtherImages`], or SQLite's.
+pub fn would_skip(connection: &Connection, options: &CaptureOptions) -> Result<Vec<SkippedTable>, Error> {
+    Ok(decide(&Situation::read(connection, options)?, &Witness::default()).skipped)
+}

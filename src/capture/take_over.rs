@@ -1,40 +1,21 @@
 //! Replaces the capture of sqlite-cdc in a database by ours, in one transaction: no change falls between the two.
 //!
-//! Where our log has images, what theirs holds is for event consumers: it is set aside in [`TAKEN_OVER`], from which the
-//! first event consumer hands it over before it reads our log ([`read_taken`], [`forget_taken`]). Where ours has keys alone,
-//! whoever is fed by it begins with a copy of the tables, which holds all that theirs says.
+//! What theirs holds is for event consumers, whatever ours carries: it is set aside ([`super::taken`]) in the same
+//! transaction, and from there on our log is kept for the first of them.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::decide::{Witness, decide};
-use super::install::{check, put_in_place, switch_to_wal};
+use super::install::{check, name_of, put_in_place, switch_to_wal};
 use super::situation::Situation;
+use super::taken::{self, FIRST_CONSUMER};
 use super::{CaptureOptions, Error, Images, Installed, change_log, install};
 use crate::model::Clock;
-use crate::sqlite::{ident, store};
+use crate::sqlite::ident;
+use crate::telemetry::failpoint;
 
 /// What the names of sqlite-cdc's triggers have in them: `<table>__cdc_insert`.
 const THEIRS: &str = "__cdc_";
-
-/// Where entries of sqlite-cdc wait for an event consumer.
-pub const TAKEN_OVER: &str = "__cdc_taken_over";
-
-/// An entry of sqlite-cdc's log, as that one wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TakenEntry {
-    /// Its number there.
-    pub id: i64,
-    /// Its time, in ms since 1970; 0 where that is none.
-    pub ts_ms: i64,
-    /// The table's name.
-    pub table: String,
-    /// `INSERT`, `UPDATE` or `DELETE`.
-    pub operation: String,
-    /// The row before, as JSON.
-    pub before: Option<String>,
-    /// The row after, as JSON.
-    pub after: Option<String>,
-}
 
 /// Installs our capture in place of that of sqlite-cdc: drops its triggers and its log. Says what it did with them; nothing
 /// where there are none. Then it is [`super::install()`].
@@ -55,25 +36,32 @@ pub fn take_over(
         did.push("switched the database to WAL mode".to_owned());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    did.extend(remove(&transaction, options.effective_images(&transaction)? == Images::Full)?);
+    let (entries, removed) = remove(&transaction)?;
+    did.extend(removed);
     check(&transaction, options)?;
     let situation = Situation::read(&transaction, options)?;
     let decision = decide(&situation, &Witness::default());
+    let images = situation.images;
     let installed = put_in_place(&transaction, options, (&situation, decision), clock)?;
+    // Who had read all of theirs goes on in ours, if it can be events.
+    if entries > 0 || images == Images::Full {
+        taken::keep_log(&transaction, clock)?;
+        did.push(format!(
+            "kept the log from here on for the first event consumer, as {FIRST_CONSUMER}: without one to come, run \
+             `twinlite consumers drop --db {} {FIRST_CONSUMER}`",
+            name_of(&transaction)
+        ));
+    }
+    failpoint::hit(failpoint::TAKE_OVER_BEFORE_COMMIT);
     transaction.commit()?;
+    failpoint::hit(failpoint::TAKE_OVER_AFTER_COMMIT);
     Ok((did, installed))
 }
 
-/// Drops the triggers and the log of sqlite-cdc. `keep`: what the log holds is set aside.
-fn remove(transaction: &Transaction<'_>, keep: bool) -> Result<Vec<String>, Error> {
-    let Some(log) = change_log::foreign(transaction)? else { return Ok(Vec::new()) };
-    let entries: i64 =
-        transaction.query_row(&format!("SELECT count(*) FROM main.{}", ident(&log)), [], |row| row.get(0))?;
-    let fate = match keep && entries > 0 {
-        true => "kept {} entries of sqlite-cdc for the first event consumer",
-        false => "drained {} entries of sqlite-cdc; the first copy holds all that they say",
-    };
-    let mut did = vec![fate.replace("{}", &entries.to_string())];
+/// Drops the triggers and the log of sqlite-cdc, and sets aside what the log holds: how many entries, and what was done.
+fn remove(transaction: &Transaction<'_>) -> Result<(u64, Vec<String>), Error> {
+    let Some(log) = change_log::foreign(transaction)? else { return Ok((0, Vec::new())) };
+    let mut did = Vec::new();
     let users = {
         let mut statement = transaction.prepare(
             "SELECT type, name FROM main.sqlite_schema
@@ -89,67 +77,21 @@ fn remove(transaction: &Transaction<'_>, keep: bool) -> Result<Vec<String>, Erro
         transaction.execute_batch(&format!("DROP TRIGGER main.{}", ident(&name)))?;
         did.push(format!("removed trigger {name} of sqlite-cdc"));
     }
-    if keep && entries > 0 {
-        // A second one may be taken over before the first was handed over.
-        transaction.execute_batch(&format!(
-            "CREATE TABLE IF NOT EXISTS main.{TAKEN_OVER}(
-               id INTEGER PRIMARY KEY, timestamp, tablename, operation, before, after);
-             INSERT INTO main.{TAKEN_OVER}(timestamp, tablename, operation, before, after)
-               SELECT timestamp, tablename, operation, before, after FROM main.{} ORDER BY id",
-            ident(&log)
-        ))?;
-    }
+    let entries = taken::set_aside(transaction, &log)?;
+    did.push(match entries {
+        0 => "found nothing in the log of sqlite-cdc".to_owned(),
+        entries => format!("kept {entries} entries of sqlite-cdc for the first event consumer"),
+    });
     transaction.execute_batch(&format!("DROP TABLE main.{}", ident(&log)))?;
     did.push(format!("removed table {log} of sqlite-cdc"));
-    Ok(did)
-}
-
-/// The next entries that were set aside, and the number of the last of all; none where there are none.
-///
-/// # Errors
-/// SQLite's.
-pub fn read_taken(connection: &Connection, entries_max: usize) -> Result<(Vec<TakenEntry>, i64), Error> {
-    if !store::table_exists(connection, TAKEN_OVER)? {
-        return Ok((Vec::new(), 0));
-    }
-    let last: i64 =
-        connection.query_row(&format!("SELECT coalesce(max(id), 0) FROM main.{TAKEN_OVER}"), [], |row| row.get(0))?;
-    // Of what kind its values are was up to whoever wrote it; SQLite reads each time that it can write.
-    let sql = format!(
-        "SELECT id, coalesce(CAST(round((julianday(timestamp) - 2440587.5) * 86400000.0) AS INTEGER), 0),
-           CAST(tablename AS TEXT), CAST(operation AS TEXT), CAST(before AS TEXT), CAST(after AS TEXT)
-         FROM main.{TAKEN_OVER} ORDER BY id LIMIT ?1"
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let read = |row: &rusqlite::Row<'_>| {
-        Ok(TakenEntry {
-            id: row.get(0)?,
-            ts_ms: row.get(1)?,
-            table: row.get(2)?,
-            operation: row.get(3)?,
-            before: row.get(4)?,
-            after: row.get(5)?,
-        })
-    };
-    let entries = statement.query_map([i64::try_from(entries_max).unwrap_or(i64::MAX)], read)?;
-    Ok((entries.collect::<rusqlite::Result<_>>()?, last))
-}
-
-/// Forgets what was set aside up to that entry. The table stays, empty: dropping it would change the schema, and every such
-/// change has to be accounted for.
-///
-/// # Errors
-/// SQLite's.
-pub fn forget_taken(connection: &mut Connection, up_to: i64) -> Result<(), Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute(&format!("DELETE FROM main.{TAKEN_OVER} WHERE id <= ?1"), [up_to])?;
-    transaction.commit()?;
-    Ok(())
+    Ok((entries, did))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::taken::{claim_taken, forget_taken, read_taken};
     use super::*;
+    use crate::capture::consumers::{self, Consumer};
     use crate::model::ManualClock;
     use crate::sqlite::in_memory;
 
@@ -167,16 +109,17 @@ mod tests {
     fn the_log_of_sqlite_cdc_goes_with_its_triggers() {
         let mut connection = in_memory().expect("memory");
         connection.execute_batch(THEIR_LOG).expect("schema");
+        connection.execute_batch("INSERT INTO __cdc_log(tablename, operation) VALUES ('a', 'INSERT')").expect("entry");
         connection
             .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)
             .expect("as an application has it");
         let options = options(Images::Key);
         let (did, installed) = take_over(&mut connection, &options, &ManualClock::at(5)).expect("taken over");
-        assert_eq!((did.len(), installed.captured), (3, vec!["a".to_owned()]));
+        assert_eq!((did.len(), installed.captured), (4, vec!["a".to_owned()]));
         connection.execute_batch("INSERT INTO a VALUES (2)").expect("no trigger is left behind");
         let (again, _) = take_over(&mut connection, &options, &ManualClock::at(5)).expect("nothing is there");
         assert_eq!(again, Vec::<String>::new());
-        assert_eq!(read_taken(&connection, 10).expect("read"), (Vec::new(), 0), "a copy says it");
+        assert_eq!(read_taken(&connection, 10).expect("read").0.len(), 1, "nobody has had it yet");
         let logged: i64 = connection
             .query_row("SELECT count(*) FROM __cdc_log WHERE k0 IS NOT NULL", [], |row| row.get(0))
             .expect("count");
@@ -184,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_their_log_holds_waits_for_an_event_consumer_where_ours_has_images() {
+    fn what_their_log_holds_waits_for_an_event_consumer() {
         let mut connection = in_memory().expect("memory");
         connection.execute_batch(THEIR_LOG).expect("schema");
         connection
@@ -199,8 +142,49 @@ mod tests {
         assert_eq!((times, last), (vec![1_250, 0], 2));
         assert_eq!(entries[1].before.as_deref(), Some("{\"x\":1}"));
         assert_eq!(change_log::foreign(&connection), Ok(None), "it is none of theirs any more");
-        forget_taken(&mut connection, 1).expect("forget");
+        forget_taken(&connection, 1).expect("forget");
         assert_eq!(read_taken(&connection, 10).expect("read").0.len(), 1);
+    }
+
+    fn places(connection: &Connection) -> Vec<(String, Option<i64>)> {
+        let place = |one: Consumer| (one.name, one.position.map(|position| position.seq));
+        consumers::list(connection).expect("list").into_iter().map(place).collect()
+    }
+
+    /// Two that drained at once had half of it each; what was written before the first was met went to nobody.
+    #[test]
+    fn one_consumer_gets_what_was_taken_over_and_begins_where_our_log_did() {
+        let mut connection = in_memory().expect("memory");
+        connection.execute_batch(THEIR_LOG).expect("schema");
+        assert!(!claim(&mut connection, "a"), "nothing was taken over");
+        take_over(&mut connection, &options(Images::Full), &ManualClock::at(5)).expect("taken over");
+        let began = places(&connection);
+        assert_eq!(began.len(), 1, "{began:?}");
+        let place = |name: &str| vec![(name.to_owned(), began[0].1)];
+        assert_eq!(began, place(FIRST_CONSUMER));
+        assert!(claim(&mut connection, "a"));
+        assert_eq!(places(&connection), place("a"));
+        assert!(!claim(&mut connection, "b") && claim(&mut connection, "a"), "also after a crash");
+        consumers::forget(&connection, "a").expect("forget");
+        assert!(claim(&mut connection, "b"), "nobody else wants it");
+        assert_eq!(places(&connection), [], "the log is kept from where it begins");
+    }
+
+    #[test]
+    fn a_consumer_that_was_there_keeps_its_place() {
+        let mut connection = in_memory().expect("memory");
+        connection.execute_batch(THEIR_LOG).expect("schema");
+        take_over(&mut connection, &options(Images::Full), &ManualClock::at(5)).expect("taken over");
+        let there =
+            Consumer { name: "a".into(), kind: consumers::EVENTS.into(), peer: None, position: None, cut_off: false };
+        consumers::meet(&connection, &there, &ManualClock::at(5)).expect("meet");
+        assert!(claim(&mut connection, "a"));
+        assert_eq!(places(&connection), [("a".to_owned(), None)]);
+    }
+
+    fn claim(connection: &mut Connection, consumer: &str) -> bool {
+        connection.execute_batch(crate::sqlite::store::NODE_TABLES).expect("tables");
+        claim_taken(connection, consumer).expect("claim")
     }
 
     #[test]

@@ -217,7 +217,7 @@ pub struct Setup {
     /// The change log's name; begins with __cdc_.
     #[arg(long, value_name = "NAME")]
     pub log_table: Option<String>,
-    /// Drain a change log of sqlite-cdc, and remove it.
+    /// Take the place of sqlite-cdc, and keep what is in its log for the first event consumer.
     #[arg(long)]
     pub take_over: bool,
 }
@@ -230,6 +230,7 @@ impl Setup {
             tables: given(&self.tables),
             skip_tables: given(&self.skip_tables),
             images: self.images.clone(),
+            change_images: self.images.is_some(),
             log_table: self.log_table.clone(),
             take_over: self.take_over,
         }

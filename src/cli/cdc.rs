@@ -8,13 +8,11 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::signal::Stop;
-use super::target::{Target, owner_or_here};
+use super::target::{Target, tear_down};
 use super::{Outcome, Usage};
-use crate::admin::Request;
 use crate::capture::CaptureOptions;
 use crate::config::{self, BlobEncoding, EVENT_BATCH_SIZE, EventOutput, EventsConfig, Header, OnGap};
 use crate::events::{CONSUMER, Ended, Engine, outputs};
-use crate::node::torn_down;
 
 /// What sqlite-cdc opens a database with.
 const DB_PARAMS: &str = "_pragma=journal_mode(wal)&_pragma=busy_timeout(5000)";
@@ -22,9 +20,27 @@ const DB_PARAMS: &str = "_pragma=journal_mode(wal)&_pragma=busy_timeout(5000)";
 /// How long a statement may wait for a lock at most: beyond, whoever waits has gone.
 const BUSY_TIMEOUT_MAX_MS: u64 = 3_600_000;
 
+/// What means nothing to a teardown: nobody is to believe that it did.
+const NOT_WITH_TEARDOWN: [&str; 14] = [
+    "tables",
+    "batch_size",
+    "setup",
+    "take_over",
+    "bootstrap",
+    "cdc",
+    "output",
+    "disable_subsec",
+    "blobs",
+    "consumer",
+    "on_gap",
+    "blob_encoding",
+    "headers",
+    "retry_for",
+];
+
 /// `twinlite cdc`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "At least one of --setup, --bootstrap, --cdc and --teardown; --teardown does nothing else.")]
+#[command(after_help = "At least one of --setup, --bootstrap, --cdc and --teardown.")]
 pub struct Cdc {
     /// The database.
     #[arg(long, value_name = "FILE")]
@@ -50,8 +66,8 @@ pub struct Cdc {
     /// Say every change as it comes, until it is stopped.
     #[arg(long)]
     pub cdc: bool,
-    /// Remove everything of Twinlite's from the database, and do nothing else.
-    #[arg(long)]
+    /// Remove everything of Twinlite's from the database, of every table; goes with --db, --db-params and --log-table alone.
+    #[arg(long, conflicts_with_all = NOT_WITH_TEARDOWN)]
     pub teardown: bool,
     /// Where events go: - for a line each, json for JSON lines, or a URL that takes a POST of each batch.
     #[arg(short, long, value_name = "-|json|URL", default_value = "-", allow_hyphen_values = true)]
@@ -97,7 +113,7 @@ pub async fn run(args: &Cdc) -> Result<Outcome> {
     let output = output_of(args)?;
     if args.teardown {
         let target = Target { database: args.db.clone(), options: CaptureOptions::default(), only_receives: false };
-        owner_or_here(&target, Request::Teardown, torn_down).await?;
+        tear_down(&target).await?;
         return Ok(Outcome::Done);
     }
     if !(args.setup || args.bootstrap || args.cdc) {

@@ -2,6 +2,8 @@
 //!
 //! Looking reads the database itself. Dropping is asked of the process that owns it, or done here without one.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -9,9 +11,10 @@ use serde_json::json;
 use super::args::{self, Output};
 use super::target::{owner_or_here, targets};
 use super::{Outcome, output};
-use crate::admin::{ConsumerLock, Request};
+use crate::admin::{self, ConsumerLock, Request};
 use crate::capture::consumers::{self, Consumer, EVENTS};
-use crate::capture::{self, LogState};
+use crate::capture::{self, change_log};
+use crate::model::{Epoch, LogTail};
 use crate::sqlite::{self, Role};
 
 /// `twinlite consumers`.
@@ -65,12 +68,13 @@ pub async fn run(args: &Consumers, form: Output) -> Result<Outcome> {
 fn list(target: &args::Target, form: Output) -> Result<()> {
     let mut found = Vec::new();
     for target in targets(target)? {
-        let read = || -> Result<(LogState, Vec<Consumer>)> {
+        let read = || -> Result<(Log, Vec<Consumer>)> {
             let connection = sqlite::open(&target.database, Role::Reader, false)?;
-            Ok((capture::log_state(&connection)?, consumers::list(&connection)?))
+            let (epoch, tail) = (capture::log_state(&connection)?.head.position.epoch, change_log::tail(&connection)?);
+            Ok(((epoch, tail), consumers::list(&connection)?))
         };
         let (log, consumers) = read().with_context(|| target.database.display().to_string())?;
-        found.extend(consumers.into_iter().map(|consumer| (log, consumer)));
+        found.extend(consumers.into_iter().map(|consumer| (log.clone(), consumer)));
     }
     match form {
         Output::Json => output::json(&found.iter().map(whole).collect::<Vec<_>>()),
@@ -83,31 +87,34 @@ fn list(target: &args::Target, form: Output) -> Result<()> {
     }
 }
 
-/// Entries of the log that a consumer has not read; `None` where its position is none of this log.
-fn behind(log: &LogState, consumer: &Consumer) -> Option<i64> {
-    let position = consumer.position.filter(|position| position.epoch == log.epoch && !consumer.cut_off)?;
-    Some(log.head.position.seq.saturating_sub(position.seq))
+/// Which log, and its newest entries.
+type Log = (Epoch, LogTail);
+
+/// Changes that a consumer has not read; `None` where its position is none of this log.
+fn behind((epoch, tail): &Log, consumer: &Consumer) -> Option<u64> {
+    let position = consumer.position.filter(|position| position.epoch == *epoch && !consumer.cut_off)?;
+    Some(tail.changes(position.seq, tail.head()))
 }
 
-fn line((log, consumer): &(LogState, Consumer)) -> Vec<String> {
-    let shown = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+fn line((log, consumer): &(Log, Consumer)) -> Vec<String> {
+    let shown = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
     vec![
         consumer.name.clone(),
         consumer.kind.clone(),
-        shown(consumer.position.map(|position| position.seq)),
-        shown(behind(log, consumer)),
+        shown(consumer.position.map(|position| position.seq.to_string())),
+        shown(behind(log, consumer).map(|changes| changes.to_string())),
         if consumer.cut_off { "cut off".to_owned() } else { "kept for".to_owned() },
     ]
 }
 
-fn whole((log, consumer): &(LogState, Consumer)) -> serde_json::Value {
+fn whole((log, consumer): &(Log, Consumer)) -> serde_json::Value {
     let position =
         |position: crate::model::Position| json!({ "epoch": position.epoch.to_string(), "seq": position.seq });
     json!({
         "name": consumer.name,
         "kind": consumer.kind,
         "position": consumer.position.map(position),
-        "head": log.head.position.seq,
+        "head": log.1.head(),
         "behind": behind(log, consumer),
         "cut_off": consumer.cut_off,
     })
@@ -122,10 +129,21 @@ async fn drop_these(args: &ConsumersDrop) -> Result<()> {
         // One that runs would note itself again. Held until they are dropped, so that none begins meanwhile.
         let is_events = |name: &&String| known.iter().any(|one| one.name == **name && one.kind == EVENTS);
         let names = args.names.iter().filter(is_events);
-        let _locks = names.map(|name| ConsumerLock::acquire(&target.database, name)).collect::<Result<Vec<_>, _>>()?;
+        let _locks = names.map(|name| lock(&target.database, name)).collect::<Result<Vec<_>>>()?;
         let here = args.names.clone();
         let request = Request::DropConsumers { names: args.names.clone() };
         owner_or_here(&target, request, move |maintainer| Ok(maintainer.drop_consumers(&here)?)).await?;
     }
     Ok(())
+}
+
+/// Keeps a consumer from running.
+fn lock(database: &Path, name: &str) -> Result<ConsumerLock> {
+    match ConsumerLock::acquire(database, name) {
+        Err(admin::Error::ConsumerRuns { database, consumer, pid }) => anyhow::bail!(
+            "{}: event consumer \"{consumer}\" runs (pid {pid}), and would note itself again: stop it, then drop it",
+            database.display()
+        ),
+        acquired => Ok(acquired?),
+    }
 }

@@ -30,7 +30,14 @@ pub(super) fn message(error: &anyhow::Error) -> String {
 pub(super) fn exit_code(error: &anyhow::Error) -> u8 {
     let is_usage = |cause: &(dyn std::error::Error + 'static)| {
         let capture = cause.downcast_ref::<capture::Error>();
+        let missing = [
+            cause.downcast_ref::<sqlite::Error>().map(sqlite::Error::word),
+            capture.map(capture::Error::word),
+            cause.downcast_ref::<events::Error>().map(events::Error::word),
+        ];
         cause.is::<Usage>()
+            // A file that is not there was named wrongly, as a table that is not.
+            || missing.contains(&Some("missing"))
             || cause.is::<config::Error>()
             || cause.is::<logging::Error>()
             || capture.is_some_and(|error| error.fault() == Fault::Usage)
@@ -62,6 +69,10 @@ mod tests {
         assert_eq!(exit_code(&Usage("no".into()).into()), 2);
         let missing = args::config(std::path::Path::new("/does/not/exist.yaml")).context("run");
         assert_eq!(exit_code(&missing.expect_err("missing")), 2);
+        let no_file = || sqlite::Error::Missing { path: "/does/not/exist.db".into() };
+        for error in [no_file().into(), capture::Error::from(no_file()).into(), events::Error::from(no_file()).into()] {
+            assert_eq!(exit_code(&error), 2, "{error:?}");
+        }
         assert_eq!(exit_code(&anyhow::anyhow!("else")), 1);
     }
 }

@@ -4,11 +4,11 @@ use anyhow::{Context as _, Result};
 
 use super::args::{Setup, Teardown};
 use super::output;
-use super::target::{Target, check_globs, owner_or_here, targets};
+use super::target::{Target, check_globs, owner_or_here, targets, tear_down};
 use super::{Outcome, Usage};
 use crate::admin::Request;
 use crate::capture::{self, CaptureOptions, Images};
-use crate::node::{installed_lines, torn_down};
+use crate::node::installed_lines;
 use crate::sqlite::{self, Role};
 
 /// Installs the capture.
@@ -57,7 +57,7 @@ pub fn plan(args: &Setup) -> Result<Outcome> {
 /// The database cannot be written.
 pub async fn teardown(args: &Teardown) -> Result<Outcome> {
     for target in targets(&args.target)? {
-        owner_or_here(&target, Request::Teardown, torn_down).await?;
+        tear_down(&target).await?;
     }
     Ok(Outcome::Done)
 }

@@ -12,7 +12,9 @@ use super::args::{Output, Status};
 use super::{Outcome, output, status_events};
 use crate::admin::{self, Request};
 use crate::apply;
+use crate::capture::{self, change_log};
 use crate::config::NodeConfig;
+use crate::events::reports;
 use crate::model::{Epoch, NodeId, Position};
 use crate::node::broken_report;
 use crate::sqlite::store::{self, meta_key};
@@ -94,6 +96,9 @@ pub fn offline(node: &NodeConfig) -> anyhow::Result<StatusReport> {
     let doing = || format!("{}: read what Twinlite keeps there", node.database.display());
     read_received(&connection, &mut report).with_context(doing)?;
     read_captured(&connection, &mut report).with_context(doing)?;
+    if report.log.is_some() {
+        report.events = reports::consumers(&connection, &node.database).with_context(doing)?;
+    }
     let broken = apply::broken(&connection).with_context(doing)?;
     report.foreign_keys = broken.iter().take(BROKEN_SHOWN_MAX).map(broken_report).collect();
     // Nobody is there to receive: a replica that nothing feeds is what this command is asked to find.
@@ -142,7 +147,7 @@ fn position(epoch: Option<i64>, seq: Option<i64>) -> Option<Position> {
     Some(Position { epoch: Epoch(epoch?), seq: seq? })
 }
 
-fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(), sqlite::Error> {
+fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(), capture::Error> {
     if store::epoch(connection)?.is_none() {
         return Ok(());
     }
@@ -160,16 +165,16 @@ fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(
     })?;
     report.tables.extend(captured.collect::<rusqlite::Result<Vec<_>>>()?);
     report.tables.extend(skipped(connection)?);
+    let tail = change_log::tail(connection)?;
     let sql = "SELECT name, epoch, seq FROM __cdc_consumers WHERE peer IS NOT NULL AND kind <> 'events' ORDER BY name";
     let mut consumers = connection.prepare(sql)?;
     let links = consumers.query_map([], |row| {
         let position = position(row.get(1)?, row.get(2)?);
         let link = offline_link(row.get(0)?, Direction::Send, position);
-        let behind = position.and_then(|position| u64::try_from(head - position.seq).ok());
+        let behind = position.map(|position| tail.changes(position.seq, head));
         Ok(LinkReport { head: Some(head), changes_behind: behind, ..link })
     })?;
     report.links.extend(links.collect::<rusqlite::Result<Vec<_>>>()?);
-    report.events = status_events::offline(connection, head)?;
     Ok(())
 }
 
@@ -276,6 +281,9 @@ pub(super) fn time_of_day(ms: i64) -> String {
 
 fn person_tables(tables: &[TableReport]) -> String {
     let mut text = String::new();
+    if tables.is_empty() {
+        return text;
+    }
     let is_quiet = |table: &&TableReport| table.state == TableState::Live;
     let live = tables.iter().filter(is_quiet).count();
     let all = tables.len() <= TABLES_SHOWN_MAX;
@@ -354,6 +362,7 @@ mod tests {
         let (_folder, node) = database();
         let report = offline(&node).expect("readable");
         assert!(report.healthy && report.links.is_empty() && report.notes[0].contains("nothing of Twinlite's"));
+        assert!(!person(&report).contains("tables:"), "there are none: {}", person(&report));
 
         let connection = sqlite::open(&node.database, Role::Applier, false).expect("opens");
         let id = store::ensure_node(&connection).expect("makes the tables");
@@ -379,7 +388,7 @@ mod tests {
         let links: Vec<_> = report.links.iter().map(|link| (link.name.as_str(), link.direction, link.state)).collect();
         let offline = LinkState::Offline;
         assert_eq!(links, [("source", Direction::Receive, offline), ("archive", Direction::Send, offline)]);
-        assert_eq!((report.links[0].seconds_behind, report.links[1].changes_behind), (None, Some(2)));
+        assert_eq!((report.links[0].seconds_behind, report.links[1].changes_behind), (None, Some(1)));
         assert_eq!(report.links[0].position.as_ref().expect("known").epoch, "00000000000000ff");
         let tables: Vec<_> = report.tables.iter().map(|table| (table.name.as_str(), table.state)).collect();
         let (live, snapshot, skipped) = (TableState::Live, TableState::Snapshot, TableState::Skipped);

@@ -2,39 +2,9 @@
 
 use std::fmt::Write as _;
 
-use rusqlite::Connection;
-
 use super::output;
 use super::status::time_of_day;
-use crate::model::{Epoch, Position};
-use crate::telemetry::{EventsReport, EventsState};
-
-/// The consumers of events that the database knows, up to the end of its log at `head`.
-///
-/// # Errors
-/// SQLite's.
-pub(super) fn offline(connection: &Connection, head: i64) -> rusqlite::Result<Vec<EventsReport>> {
-    let sql = "SELECT name, epoch, seq FROM __cdc_consumers WHERE kind = 'events' ORDER BY name";
-    let mut consumers = connection.prepare(sql)?;
-    let read = |row: &rusqlite::Row<'_>| {
-        let (epoch, seq): (Option<i64>, Option<i64>) = (row.get(1)?, row.get(2)?);
-        let position = epoch.zip(seq).map(|(epoch, seq)| Position { epoch: Epoch(epoch), seq });
-        Ok(EventsReport {
-            name: row.get(0)?,
-            output: None,
-            state: EventsState::Offline,
-            position: position.map(Into::into),
-            head: Some(head),
-            changes_behind: position.and_then(|position| u64::try_from(head - position.seq).ok()),
-            events: 0,
-            last_success_ms: None,
-            failing_since_ms: None,
-            failed_tries: 0,
-            last_error: None,
-        })
-    };
-    consumers.query_map([], read)?.collect()
-}
+use crate::telemetry::EventsReport;
 
 /// One consumer as a person reads it.
 pub(super) fn person(events: &EventsReport) -> String {
@@ -71,8 +41,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{ManualClock, Trouble};
-    use crate::telemetry::Board;
+    use crate::model::{Epoch, ManualClock, Position, Trouble};
+    use crate::telemetry::{Board, EventsState};
 
     #[test]
     fn a_person_reads_since_when_a_webhook_does_not_answer_and_what_to_do() {
@@ -93,18 +63,5 @@ mod tests {
     to do: mend it
 ";
         assert_eq!(person(&board.report().events[0]), wanted);
-    }
-
-    #[test]
-    fn without_an_owner_the_database_tells_where_its_consumers_are() {
-        let connection = crate::sqlite::in_memory().expect("memory");
-        connection.execute_batch(crate::sqlite::store::CAPTURE_TABLES).expect("tables");
-        let rows = "INSERT INTO __cdc_consumers(name, kind, peer, epoch, seq) VALUES
-                    ('b', 'events', NULL, 255, 3), ('a', 'events', NULL, NULL, NULL), ('c', 'link', 7, 255, 1)";
-        connection.execute_batch(rows).expect("rows");
-        let found = offline(&connection, 9).expect("reads");
-        let found: Vec<_> = found.iter().map(|events| (events.name.as_str(), events.changes_behind)).collect();
-        assert_eq!(found, [("a", None), ("b", Some(6))]);
-        assert_eq!(person(&offline(&connection, 9).expect("reads")[0]), "  events a: offline\n");
     }
 }

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 use super::args;
 use super::{Usage, output};
 use crate::admin::{self, Request};
-use crate::capture::{CaptureOptions, Maintainer};
+use crate::capture::{self, CaptureOptions, Maintainer};
 use crate::model::SystemClock;
-use crate::node::capture_options;
+use crate::node::{capture_options, torn_down};
 use crate::sqlite::{self, Role};
 
 /// One database that a command works on.
@@ -56,6 +56,21 @@ pub fn check_globs(database: &Path, globs: &[String]) -> Result<()> {
             return Err(Usage(format!("--tables {glob}: no table of {} matches", database.display())).into());
         }
     }
+    Ok(())
+}
+
+/// Removes everything of ours from the database, and beside it what processes that were killed have left.
+///
+/// # Errors
+/// Whatever the process that owns the database says, or the database.
+pub async fn tear_down(target: &Target) -> Result<()> {
+    let readers = {
+        let connection = sqlite::open(&target.database, Role::Reader, false)?;
+        // Nothing may be installed, and that is no failure.
+        capture::consumers::list(&connection).unwrap_or_default()
+    };
+    owner_or_here(target, Request::Teardown, torn_down).await?;
+    admin::sweep(&target.database, readers.iter().map(|reader| reader.name.as_str()));
     Ok(())
 }
 

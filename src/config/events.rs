@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Uri, header};
 
 use super::expand::expand;
@@ -91,6 +92,13 @@ impl HttpUrl {
         }
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err("has a user or password in the URL; give an Authorization header instead".to_owned());
+        }
+        let after_host = |authority: &Authority| authority.as_str().get(authority.host().len()..).map(str::to_owned);
+        if let Some(port) = uri.authority().and_then(after_host).as_deref().and_then(|rest| rest.strip_prefix(':'))
+            && !port.is_empty()
+            && !port.parse::<u16>().is_ok_and(|port| port > 0)
+        {
+            return Err(format!("has port {port}; a port is a number from 1 to 65535"));
         }
         Ok(Self(uri))
     }
@@ -311,6 +319,13 @@ mod tests {
             let output = EventOutput::parse(url).expect(url);
             assert_eq!(output.to_string(), shown);
             assert!(!format!("{output:?}").contains("secret"));
+        }
+        for (url, port) in [("http://h:99999/", "99999"), ("https://[::1]:0", "0"), ("http://h:x/", "x")] {
+            let refused = EventOutput::parse(url).expect_err(url);
+            assert!(refused.contains(&format!("port {port};")) || port == "x", "{url}: {refused}");
+        }
+        for url in ["http://h:65535/", "http://[::1]:1/", "http://[::1]/"] {
+            assert!(EventOutput::parse(url).is_ok(), "{url}");
         }
         let too = ["", "JSON", "stdout", "/hook", "ftp://a/b", "http:/a", "http://", "https://a b/", "example.org:80"];
         for wrong in too {

@@ -48,7 +48,7 @@ const FOREIGN_LOG: Check = Check {
     severity: Severity::Error,
     scope: Scope::Always,
     why: "Two change logs would each be written by every change, so `setup` refuses.",
-    fix: "`twinlite setup --take-over` drains it and removes its triggers; or remove it with its own tool.",
+    fix: "`twinlite setup --take-over` takes its place and keeps what is in it for event consumers; or remove it with its own tool.",
 };
 const TRIGGERS_OFF: Check = Check {
     name: "triggers_off",

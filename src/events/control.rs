@@ -1,7 +1,7 @@
 //! What an engine that owns a database does for commands of other processes on it.
 
 use super::keeper::Shared;
-use super::start;
+use super::{reports, start};
 use crate::admin::{Request, Response};
 use crate::capture::{self, Maintainer, Reconciled};
 use crate::model::Fault;
@@ -10,7 +10,9 @@ use crate::sqlite;
 /// Answers a request. [`Request::MakeRoom`] is the keeper's own.
 pub(super) async fn answer(shared: &Shared, request: Request) -> Response {
     match request {
-        Request::Status => Response::status(shared.board.report()),
+        Request::Status => {
+            Response::status(reports::complete(shared.board.report(), shared.keeping.database.clone()).await)
+        }
         Request::Setup(wanted) => with(shared, move |maintainer| start::install_as_asked(maintainer, &wanted)).await,
         Request::Teardown => {
             let response = with(shared, |maintainer| Ok(removed_lines(&maintainer.teardown()?))).await;

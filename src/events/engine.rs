@@ -222,7 +222,7 @@ impl Engine {
         if !self.database.exists() {
             return Err(sqlite::Error::Missing { path: self.database.clone() }.into());
         }
-        let lock = ConsumerLock::acquire(&self.database, name)?;
+        let lock = ConsumerLock::acquire_after_another(&self.database, name).await?;
         let maintainer = self.open().await?;
         let keeping = Keeping {
             database: self.database.clone(),
@@ -247,6 +247,11 @@ impl Engine {
         let start = start::start(self, maintainer, keeper).await?;
         keeper.installed();
         if !self.bootstrap && !self.cdc && !self.take_over {
+            let (consumer, database) = (&self.consumer, self.database.display());
+            tracing::info!(
+                "the change log is kept for consumer {consumer:?} from here on: where it is not to run, `twinlite \
+                 consumers drop --db {database} {consumer}`"
+            );
             return Ok(Ended::Done);
         }
         let status = keeper.board().events(&self.consumer, &self.output);

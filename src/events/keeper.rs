@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::control::answer;
 use super::{Error, start};
-use crate::admin::{self, Owner, Request, Response, serve_control};
-use crate::capture::{self, Maintainer, Retention, is_large};
+use crate::admin::{self, Owner, Request, Response, SetupRequest, serve_control};
+use crate::capture::{self, Maintainer, Retention, change_log, is_large};
 use crate::model::Clock;
 use crate::sqlite::Db;
 use crate::telemetry::Board;
@@ -45,6 +45,17 @@ pub(super) struct Keeping {
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
+}
+
+/// Whether the schema was compared with what is captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// By the owner.
+    Done,
+    /// Nobody else will.
+    OursToDo,
+    /// The owner will.
+    NotYet,
 }
 
 pub(super) struct Shared {
@@ -107,6 +118,23 @@ impl Keeper {
     /// The database may have changed.
     pub fn changed(&self) {
         self.shared.tick();
+    }
+
+    /// Has whoever owns the database compare the schema, which moved, with what is captured.
+    pub async fn compare(&self) -> Result<Compared, Error> {
+        if self.owns() {
+            return Ok(Compared::OursToDo);
+        }
+        let Keeping { database, retention, .. } = self.shared.keeping.clone();
+        match admin::ask(&database, &Request::Setup(SetupRequest::default())).await {
+            Ok(Some(response)) if response.ok => return Ok(Compared::Done),
+            Ok(Some(_)) => {}
+            // It left, or hangs: whoever owns the database next compares.
+            Ok(None) | Err(_) => return Ok(Compared::NotYet),
+        }
+        // A node that only receives captures nothing, and what is captured is as whoever set it up last left it.
+        self.shared.maintainer.call(move |maintainer| start::read_options(maintainer, retention)).await??;
+        Ok(Compared::OursToDo)
     }
 
     /// Cancelled when capture was removed at our hands.
@@ -252,12 +280,13 @@ async fn look(shared: &Shared, quiet: bool) -> Result<(), Error> {
         tracing::info!("{note}");
     }
     let read = |maintainer: &mut Maintainer| {
-        Ok::<_, capture::Error>((maintainer.log_state()?, maintainer.options().retention))
+        let tail = change_log::tail(maintainer.connection())?;
+        Ok::<_, capture::Error>((maintainer.log_state()?, tail, maintainer.options().retention))
     };
-    let (state, retention) = shared.maintainer.call(read).await??;
+    let (state, tail, retention) = shared.maintainer.call(read).await??;
     shared.board.set_node(state.node);
     shared.board.set_log(state.rows, state.bytes);
-    shared.board.set_log_head(state.head.position.seq);
+    shared.board.set_log_tail(tail);
     if !(quiet || is_large(&state, &retention)) {
         return Ok(());
     }

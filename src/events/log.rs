@@ -67,12 +67,15 @@ pub(super) struct Log {
     catalog: EventCatalog,
     clock: Arc<dyn Clock>,
     seen: Option<i64>,
+    /// The latest time that was told. A row of a table is told as of now, and a change that was made before that, and
+    /// committed after it was read, is no earlier for who takes them in order.
+    told_ms: i64,
 }
 
 impl Log {
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let connection = sqlite::open(path, Role::Reader, false)?;
-        Ok(Self { connection, catalog: EventCatalog::default(), clock, seen: None })
+        Ok(Self { connection, catalog: EventCatalog::default(), clock, seen: None, told_ms: 0 })
     }
 
     /// Whether somebody committed something since this was last called. The first time: yes.
@@ -162,7 +165,8 @@ impl Log {
                         (gap, standing.seq, standing.copies) = (Some(event.table.name.clone()), seq - 1, before);
                         break;
                     }
-                    events.push((event, Arc::clone(&standing.copies)));
+                    self.told_ms = self.told_ms.max(event.ts_ms);
+                    events.push((Event { ts_ms: self.told_ms, ..event }, Arc::clone(&standing.copies)));
                 }
             }
             // One read's worth of bytes is enough to hand over.
@@ -199,7 +203,8 @@ impl Log {
                 Some(last) if !read.done => copies.given_up_to(table, last),
                 _ => copies.whole(table),
             }
-            let ts_ms = self.clock.now_ms().max(read.ts_ms);
+            let ts_ms = self.clock.now_ms().max(read.ts_ms).max(self.told_ms);
+            self.told_ms = ts_ms;
             let event = |operation, after| Event {
                 table: Arc::clone(&read.table),
                 seq: read.head,
@@ -231,4 +236,44 @@ fn pass(
         return Some(event);
     }
     Arc::make_mut(copies).pass(event, keys, cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{CaptureOptions, Images, Maintainer};
+    use crate::model::{ManualClock, SystemClock};
+
+    /// A change that was made while rows were read is committed after them, and was said to be older.
+    #[test]
+    fn a_change_is_no_earlier_than_the_rows_that_were_told_before() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("app.db");
+        let app = Connection::open(&path).expect("opens");
+        app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)").expect("writes");
+        let options = CaptureOptions { images: Images::Full, ..CaptureOptions::default() };
+        let mut maintainer = Maintainer::open(&path, options, Arc::new(SystemClock)).expect("opens");
+        maintainer.install().expect("installs");
+        let tables = maintainer.tables().expect("tables").into_iter().map(|table| (table.id, table.schema_name));
+        let state = maintainer.log_state().expect("state");
+        let mut ask = Ask {
+            standing: Standing { seq: state.head.position.seq, copies: Arc::new(Copies::of(tables, false)) },
+            epoch: state.epoch,
+            mark: None,
+            selection: Arc::new(Selection::all()),
+            batch_size: 10,
+            stop_at_gap: false,
+        };
+        let ahead = Arc::new(ManualClock::at(SystemClock.now_ms() + 60_000));
+        let mut log = Log::open(&path, ahead).expect("opens");
+        let mut told = Vec::new();
+        for _ in 0..2 {
+            let Outcome::Next(next) = log.next(&ask).expect("reads") else { panic!("there is more") };
+            told.extend(next.batches.iter().flat_map(|batch| batch.changes.events.iter().map(|event| event.ts_ms)));
+            ask.standing = next.standing;
+            app.execute_batch("INSERT INTO t DEFAULT VALUES").expect("writes");
+        }
+        assert_eq!(told.len(), 2, "a row, and a change");
+        assert!(told.is_sorted(), "{told:?}");
+    }
 }

@@ -16,6 +16,7 @@
 pub mod engine;
 pub mod handler;
 pub mod outputs;
+pub mod reports;
 
 mod batch;
 mod bootstrap;

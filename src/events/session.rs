@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Standing};
 use super::engine::{Observer, Progress, State};
-use super::keeper::Keeper;
+use super::keeper::{Compared, Keeper};
 use super::ledger::Ledger;
 use super::log::{Ask, Log, Next, Outcome};
 use super::start::Start;
@@ -69,7 +69,7 @@ impl Session {
             Ok::<_, Error>((wake, log))
         });
         let (wake, log) = opened.await.map_err(|_| Error::Closed(sqlite::Closed))??;
-        let Start { id, at, standing, selection, images: _ } = start;
+        let Start { id, at, standing, selection, takes_over, images: _ } = start;
         let ledger =
             Ledger::new(maintainer, (&engine.consumer, id), (at.position.epoch, standing.clone()), &engine.clock);
         let ask = Ask {
@@ -89,7 +89,7 @@ impl Session {
             ask,
             cdc: engine.cdc,
             bootstrap: engine.bootstrap,
-            takes_over: engine.cdc || engine.take_over,
+            takes_over,
             consumer: engine.consumer.clone(),
             database: engine.database.clone(),
             observer: engine.observer.clone(),
@@ -165,7 +165,8 @@ impl Session {
             if !self.hand_over(Batch { changes, then }, handler, cancel).await? {
                 return Ok(false);
             }
-            self.ledger.call(move |maintainer| capture::forget_taken(maintainer.connection_mut(), up_to)).await??;
+            self.ledger.call(move |maintainer| capture::forget_taken(maintainer.connection(), up_to)).await??;
+            failpoint::hit(failpoint::EVENTS_AFTER_FORGET);
         }
     }
 
@@ -190,13 +191,14 @@ impl Session {
         };
         self.reads_failed = 0;
         match outcome {
-            Outcome::SchemaMoved => {
-                if !keeper.owns() {
-                    return Ok(Then::Wait);
+            Outcome::SchemaMoved => match keeper.compare().await? {
+                Compared::Done => Ok(Then::GoOn),
+                Compared::NotYet => Ok(Then::Wait),
+                Compared::OursToDo => {
+                    self.ledger.reconcile().await?;
+                    Ok(Then::GoOn)
                 }
-                self.ledger.reconcile().await?;
-                Ok(Then::GoOn)
-            }
+            },
             Outcome::Lost => Err(Error::EventsLost { consumer: self.consumer.clone() }),
             Outcome::Restored => Err(Error::Restored { consumer: self.consumer.clone(), seq: self.ask.standing.seq }),
             Outcome::Next(next) => self.take(next, handler, cancel).await,

@@ -31,6 +31,8 @@ pub(super) struct Start {
     pub at: Checkpoint,
     pub standing: Standing,
     pub selection: Selection,
+    /// Whether what was taken over from sqlite-cdc is this consumer's.
+    pub takes_over: bool,
     /// What the log's entries carry now.
     pub images: Images,
 }
@@ -76,6 +78,8 @@ pub(super) async fn start(engine: &Engine, maintainer: &Db<Maintainer>, keeper: 
     let asked = engine.clone();
     maintainer.call(move |maintainer| check_names(&asked, maintainer.connection())).await??;
     if engine.setup {
+        let asked = engine.clone();
+        maintainer.call(move |maintainer| check_capturable(&asked, maintainer)).await??;
         set_up(engine, maintainer, keeper).await?;
     }
     if keeper.owns() {
@@ -111,6 +115,20 @@ fn check_names(engine: &Engine, connection: &Connection) -> Result<(), Error> {
         return Err(Error::NotCapturable { name: name.clone(), reason: reason.to_owned() });
     }
     Ok(())
+}
+
+/// Refuses tables that capture would skip, before it is installed.
+fn check_capturable(engine: &Engine, maintainer: &Maintainer) -> Result<(), Error> {
+    if engine.tables.is_empty() {
+        return Ok(());
+    }
+    let options = asked_for(maintainer.options(), &wanted(engine, maintainer)?);
+    let skipped = capture::would_skip(maintainer.connection(), &options)?;
+    let refused = |name: &String| skipped.iter().find(|table| table.name.eq_ignore_ascii_case(name));
+    match engine.tables.iter().find_map(refused) {
+        Some(table) => Err(Error::NotCapturable { name: table.name.clone(), reason: table.reason.clone() }),
+        None => Ok(()),
+    }
 }
 
 fn is_view(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
@@ -165,34 +183,36 @@ fn wanted(engine: &Engine, maintainer: &Maintainer) -> Result<SetupRequest, Erro
     Ok(request)
 }
 
+/// How a database that is captured so is to be captured by a request.
+fn asked_for(options: &CaptureOptions, wanted: &SetupRequest) -> CaptureOptions {
+    let mut options = options.clone();
+    let (tables, skipped) = options.selection.globs();
+    let tables = wanted.tables.as_deref().unwrap_or(tables);
+    let skipped = wanted.skip_tables.as_deref().unwrap_or(skipped);
+    if let Ok(selection) = Selection::new(tables, skipped) {
+        options.selection = selection;
+    }
+    options.images = wanted.images.as_deref().and_then(Images::by_word).unwrap_or(options.images);
+    if let Some(name) = &wanted.log_table {
+        options.log_table.clone_from(name);
+    }
+    options
+}
+
 /// Puts capture in place by a request, as the owner of a database does for others.
 pub(super) fn install_as_asked(
     maintainer: &mut Maintainer,
     wanted: &SetupRequest,
 ) -> Result<Vec<String>, capture::Error> {
-    let mut options = maintainer.options().clone();
-    let (mut tables, mut skipped) = {
-        let (tables, skipped) = options.selection.globs();
-        (tables.to_vec(), skipped.to_vec())
-    };
-    tables = wanted.tables.clone().unwrap_or(tables);
-    skipped = wanted.skip_tables.clone().unwrap_or(skipped);
-    options.selection = Selection::new(&tables, &skipped).unwrap_or(options.selection);
-    if let Some(images) = wanted.images.as_deref().and_then(Images::by_word) {
-        (options.images, options.change_images) = (images, true);
-    }
-    if let Some(name) = &wanted.log_table {
-        options.log_table.clone_from(name);
-    }
+    let options = asked_for(maintainer.options(), wanted);
     let before = maintainer.options().clone();
-    maintainer.set_options(options);
+    maintainer.set_options(CaptureOptions { change_images: wanted.change_images, ..options.clone() });
     let installed = match wanted.take_over {
         true => maintainer.take_over(),
         false => maintainer.install().map(|installed| (Vec::new(), installed)),
     };
-    let (mut lines, installed) = installed.inspect_err(|_| maintainer.set_options(before))?;
-    let options = maintainer.options().clone();
-    maintainer.set_options(CaptureOptions { change_images: false, ..options });
+    maintainer.set_options(if installed.is_ok() { options } else { before });
+    let (mut lines, installed) = installed?;
     lines.extend(installed.did);
     lines.extend(installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason)));
     Ok(lines)
@@ -294,6 +314,7 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     if let Some(other) = others.into_iter().find(|one| one.name == name && one.kind != EVENTS) {
         return Err(Error::NameTaken { name, kind: other.kind });
     }
+    let takes_over = capture::claim_taken(maintainer.connection_mut(), &name)?;
     let known = capture::read_progress(maintainer.connection(), &name)?;
     let unfinished = known.as_ref().is_some_and(|known| !Copies::noted(&known.tables).are_done());
     let lost = known.as_ref().is_some_and(|known| known.checkpoint.is_none());
@@ -304,11 +325,15 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     if let Some(Progress { id, checkpoint, tables }) = known.clone().filter(|_| !anew) {
         let Some(at) = checkpoint else { return Err(Error::EventsLost { consumer: name }) };
         let id = if id == NOTHING_GIVEN { new_id() } else { id };
+        if unfinished {
+            tracing::info!(consumer = name, "goes on with the bootstrap that was not finished");
+        }
         let standing = Standing { seq: at.position.seq, copies: Arc::new(Copies::noted(&tables)) };
-        return Ok(Start { id, at, standing, selection, images });
+        return Ok(Start { id, at, standing, selection, takes_over, images });
     }
-    // What it was given before may be wrong by now.
-    let wipe = known.as_ref().is_some_and(|known| known.id != NOTHING_GIVEN);
+    // What it was given before may be wrong by now, and so may what it is given of sqlite-cdc first.
+    let is_taken = takes_over && !capture::read_taken(maintainer.connection(), 1)?.0.is_empty();
+    let wipe = is_taken || known.as_ref().is_some_and(|known| known.id != NOTHING_GIVEN);
     let copies = if engine.bootstrap { Copies::of(tables, wipe) } else { Copies::default() };
     let id = known.map(|known| known.id).filter(|id| *id != NOTHING_GIVEN);
     // One that is only met was given nothing.
@@ -318,7 +343,7 @@ fn begin(engine: &Engine, maintainer: &mut Maintainer) -> Result<Start, Error> {
     let at = capture::begin_at_head(maintainer.connection_mut(), (&name, EVENTS), (noted, &given), &*clock)?;
     let id = if noted == NOTHING_GIVEN { new_id() } else { noted };
     let standing = Standing { seq: at.position.seq, copies: Arc::new(copies) };
-    Ok(Start { id, at, standing, selection, images })
+    Ok(Start { id, at, standing, selection, takes_over, images })
 }
 
 fn new_id() -> NodeId {

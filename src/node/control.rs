@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::conflicts::settle;
-use super::{Ended, Parts};
+use super::{Ended, Parts, capture_options};
 use crate::admin::{Request, Response, SetupRequest, serve_control};
 use crate::apply::conflicts;
-use crate::capture::{self, CaptureOptions, Installed, Maintainer, Reconciled};
+use crate::capture::{self, CaptureOptions, Images, Installed, Maintainer, Reconciled};
+use crate::events::reports;
 use crate::model::Fault;
 use crate::sqlite;
 
@@ -26,11 +27,10 @@ pub(super) async fn serve(socket: PathBuf, parts: Parts) {
 
 async fn answer(parts: &Parts, request: Request) -> Response {
     match request {
-        Request::Status => Response::status(parts.board.report()),
-        Request::Setup(wanted) if wanted != SetupRequest::default() => Response::failed(vec![
-            "the process that owns this database sets what is captured: change its config, or stop it first".to_owned(),
-        ]),
-        Request::Setup(_) => with_maintainer(parts, |maintainer| Ok(installed_lines(&maintainer.install()?))).await,
+        Request::Status => {
+            Response::status(reports::complete(parts.board.report(), parts.config.database.clone()).await)
+        }
+        Request::Setup(wanted) => set_up(parts, wanted).await,
         Request::Teardown => {
             let response = match &parts.feed {
                 Some(_) => with_maintainer(parts, torn_down).await,
@@ -78,6 +78,37 @@ async fn answer(parts: &Parts, request: Request) -> Response {
         }
         Request::MakeRoom => Response::failed(vec!["a node owns this database, and stays".to_owned()]),
     }
+}
+
+/// What is captured is the configuration's business. What an entry carries may change while the node runs: entries are
+/// read with the generation that they were written under.
+async fn set_up(parts: &Parts, wanted: SetupRequest) -> Response {
+    let SetupRequest { images, change_images, .. } = wanted.clone();
+    if (SetupRequest { images: None, change_images: false, ..wanted }) != SetupRequest::default() {
+        return Response::failed(vec![
+            "the process that owns this database sets what is captured: change its config, or stop it first".to_owned(),
+        ]);
+    }
+    let images = images.as_deref().and_then(Images::by_word);
+    let configured = capture_options(&parts.config);
+    let insists = configured.images == Images::Full && !configured.images_if_new;
+    if insists && images == Some(Images::Key) {
+        return Response::failed(vec![
+            "the configuration of the process that owns this database has capture.images: full: change that, and start it \
+             again; then run this"
+                .to_owned(),
+        ]);
+    }
+    let install = move |maintainer: &mut Maintainer| {
+        let before = maintainer.options().clone();
+        let images = images.unwrap_or(before.images);
+        maintainer.set_options(CaptureOptions { images, change_images, ..before.clone() });
+        let installed = maintainer.install();
+        // A log of images satisfies who asks for keys: from here on the configuration agrees with either.
+        maintainer.set_options(before);
+        Ok(installed_lines(&installed?))
+    };
+    with_maintainer(parts, install).await
 }
 
 async fn with_maintainer(

@@ -108,7 +108,7 @@ async fn look(parts: &Parts, feed: &Feed<LogReader>, quiet: bool) -> Result<(), 
     feed.reconcile().await?;
     let state = feed.log_state().await?;
     parts.board.set_log(state.rows, state.bytes);
-    parts.board.set_log_head(state.head.position.seq);
+    parts.board.set_log_tail(feed.log_tail().await?);
     let acknowledged: Vec<(String, i64)> =
         feed.acknowledged().borrow().iter().map(|(consumer, seq)| (consumer.clone(), *seq)).collect();
     let done = acknowledged.iter().map(|(_, seq)| *seq).min().unwrap_or(0) - state.oldest;

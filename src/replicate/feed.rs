@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use super::Error;
 use crate::capture::source::{ChangeSource, ReadOutcome, ReadRequest, ReadWindow};
-use crate::capture::{self, CheckpointVerdict, LogState, Maintainer};
+use crate::capture::{self, CheckpointVerdict, LogState, Maintainer, change_log};
 use crate::link::{Spool, Spooled};
-use crate::model::{Checkpoint, NodeId, Position, SchemaKinds, Selection};
+use crate::model::{Checkpoint, LogTail, NodeId, Position, SchemaKinds, Selection};
 use crate::sqlite::Db;
 use crate::telemetry::{Board, failpoint};
 
@@ -289,6 +289,14 @@ impl<S: ChangeSource> Feed<S> {
     /// SQLite's.
     pub async fn log_state(&self) -> Result<LogState, Error> {
         Ok(self.maintainer.call(|maintainer| maintainer.log_state()).await??)
+    }
+
+    /// Its newest entries, by which changes are counted.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub async fn log_tail(&self) -> Result<LogTail, Error> {
+        Ok(self.maintainer.call(|maintainer| change_log::tail(maintainer.connection())).await??)
     }
 
     /// Whether a receiver's checkpoint is a place in this log.

@@ -91,6 +91,8 @@ pub mod meta_key {
     pub const SELECTION: &str = "selection";
     /// Text, JSON: tables that are not captured, name to reason.
     pub const SKIPPED: &str = "skipped";
+    /// Text: the event consumer that is given what was taken over from sqlite-cdc.
+    pub const TAKEN_BY: &str = "taken_by";
 }
 
 /// The capture flag while the applier writes: no sequence number is below it, so no trigger logs anything.

@@ -34,9 +34,15 @@ pub const EVENTS_AFTER_BATCH: &str = "events_after_batch";
 pub const EVENTS_BEFORE_NOTE: &str = "events_before_note";
 /// How far an event consumer is was committed.
 pub const EVENTS_AFTER_NOTE: &str = "events_after_note";
+/// Entries of sqlite-cdc that were handed over are forgotten.
+pub const EVENTS_AFTER_FORGET: &str = "events_after_forget";
+/// Our capture is in the place of that of sqlite-cdc, and that is not committed.
+pub const TAKE_OVER_BEFORE_COMMIT: &str = "take_over_before_commit";
+/// It is committed, and nobody has been told.
+pub const TAKE_OVER_AFTER_COMMIT: &str = "take_over_after_commit";
 
 /// Every failpoint.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 17] = [
     CAPTURE_AFTER_READ,
     LINK_AFTER_SEND,
     APPLY_BEFORE_COMMIT,
@@ -51,6 +57,9 @@ pub const ALL: [&str; 14] = [
     EVENTS_AFTER_BATCH,
     EVENTS_BEFORE_NOTE,
     EVENTS_AFTER_NOTE,
+    EVENTS_AFTER_FORGET,
+    TAKE_OVER_BEFORE_COMMIT,
+    TAKE_OVER_AFTER_COMMIT,
 ];
 
 /// The environment variable that arms one failpoint.

@@ -2,7 +2,7 @@
 
 use super::report::{EventsReport, EventsState};
 use super::status::{Board, PEER_GONE_MS};
-use crate::model::{Position, Trouble};
+use crate::model::{LogTail, Position, Trouble};
 
 /// What is known of one output.
 pub(super) struct Output {
@@ -43,8 +43,9 @@ impl Output {
         self.state != EventsState::Stopped && !failing
     }
 
-    pub(super) fn report(&self, name: &str) -> EventsReport {
-        let behind = self.head.zip(self.position).map(|(head, position)| head.saturating_sub(position.seq));
+    /// `tail`: the newest entries of our log, by which changes are counted.
+    pub(super) fn report(&self, name: &str, tail: &LogTail) -> EventsReport {
+        let behind = |(head, position): (i64, Position)| tail.changes(position.seq, head);
         let retrying = self.failing_since_ms.is_some() && self.state != EventsState::Stopped;
         EventsReport {
             name: name.to_owned(),
@@ -52,7 +53,7 @@ impl Output {
             state: if retrying { EventsState::Retrying } else { self.state },
             position: self.position.map(Into::into),
             head: self.head,
-            changes_behind: behind.map(|behind| u64::try_from(behind).unwrap_or(0)),
+            changes_behind: self.head.zip(self.position).map(behind),
             events: self.events,
             last_success_ms: self.last_success_ms,
             failing_since_ms: self.failing_since_ms,
@@ -199,9 +200,13 @@ mod tests {
         let position = Position { epoch: Epoch(1), seq: 7 };
         handle.progress((EventsState::Bootstrap, 5), position, 8);
         handle.progress((EventsState::Live, 2), position, 8);
-        board.set_log_head(10);
+        board.set_log_tail(LogTail::new((1, 10), vec![1, 3, 5, 7, 9]));
         let events = report(&board).1;
-        assert_eq!((events.head, events.changes_behind, events.events), (Some(10), Some(3), 7));
+        assert_eq!(
+            (events.head, events.changes_behind, events.events),
+            (Some(10), Some(1), 7),
+            "an update of two entries"
+        );
         assert_eq!((events.state, events.last_success_ms), (EventsState::Live, Some(1_000)));
     }
 }

@@ -130,7 +130,7 @@ pub struct LinkReport {
     pub position: Option<PositionReport>,
     /// The end of the sender's log, as last heard.
     pub head: Option<i64>,
-    /// Log entries between the two.
+    /// Changes between the two: where the sender's log has images, a receiver counts its entries.
     pub changes_behind: Option<u64>,
     /// The age of the oldest change that is not applied; without a connection at least the time since the last
     /// heartbeat; `null` where nothing is known.
@@ -157,6 +157,8 @@ pub enum EventsState {
     Stopped,
     /// No process runs it; what is said comes from the database alone.
     Offline,
+    /// Another process than the one that answers runs it, which alone knows how it is doing.
+    Running,
 }
 
 impl EventsState {
@@ -169,6 +171,7 @@ impl EventsState {
             Self::Retrying => "retrying",
             Self::Stopped => "stopped",
             Self::Offline => "offline",
+            Self::Running => "running",
         }
     }
 }
@@ -178,7 +181,7 @@ impl EventsState {
 pub struct EventsReport {
     /// The consumer's name.
     pub name: String,
-    /// Where its events go: `-`, `json`, or a URL without its query; `null` where no process runs it.
+    /// Where its events go: `-`, `json`, or a URL without its query; `null` where the process that answers does not run it.
     pub output: Option<String>,
     /// What it is doing.
     pub state: EventsState,
@@ -186,7 +189,7 @@ pub struct EventsReport {
     pub position: Option<PositionReport>,
     /// The end of the log.
     pub head: Option<i64>,
-    /// Log entries between the two.
+    /// Changes between the two, of whatever tables; estimated beyond the newest thousand entries.
     pub changes_behind: Option<u64>,
     /// Events that were taken since the process began.
     pub events: u64,

@@ -22,7 +22,7 @@ use super::report::{
     BROKEN_SHOWN_MAX, BrokenReport, Direction, FORMAT, LinkReport, LinkState, LogReport, NodeReport, StatusReport,
     TableReport, TableState,
 };
-use crate::model::{Clock, NodeId, Position, Trouble};
+use crate::model::{Clock, LogTail, NodeId, Position, Trouble};
 
 /// For how long a receiving link may be without its peer before the node counts as unhealthy.
 pub const PEER_GONE_MS: i64 = 60_000;
@@ -60,6 +60,7 @@ struct Facts {
     captured: Vec<TableReport>,
     skipped: Vec<TableReport>,
     log: Option<LogReport>,
+    tail: LogTail,
     /// Below 0 for a moment where some are settled before it is told here that they were recorded.
     conflicts: i64,
     foreign_keys: Vec<BrokenReport>,
@@ -108,6 +109,7 @@ impl Board {
             captured: Vec::new(),
             skipped: Vec::new(),
             log: None,
+            tail: LogTail::default(),
             conflicts: 0,
             foreign_keys: Vec::new(),
             notes: Vec::new(),
@@ -168,8 +170,10 @@ impl Board {
     }
 
     /// The end of our own log, which goes on while a replica is away.
-    pub fn set_log_head(&self, head: i64) {
+    pub fn set_log_tail(&self, tail: LogTail) {
+        let head = tail.head();
         self.update(|facts| {
+            facts.tail = tail;
             let sending = facts.links.iter_mut().filter(|((_, direction), _)| *direction == Direction::Send);
             sending.for_each(|(_, link)| link.head = Some(link.head.unwrap_or(head).max(head)));
             facts.outputs.values_mut().for_each(|output| output.heard_head(head));
@@ -230,8 +234,12 @@ impl Board {
                 database: facts.database.clone(),
             },
             healthy: facts.links_are_healthy(now_ms) && facts.outputs.values().all(|output| output.is_healthy(now_ms)),
-            links: facts.links.iter().map(|((name, direction), link)| link.report(name, *direction, now_ms)).collect(),
-            events: facts.outputs.iter().map(|(name, output)| output.report(name)).collect(),
+            links: facts
+                .links
+                .iter()
+                .map(|((name, direction), link)| link.report(name, (*direction, &facts.tail), now_ms))
+                .collect(),
+            events: facts.outputs.iter().map(|(name, output)| output.report(name, &facts.tail)).collect(),
             tables: facts.tables(),
             log: facts.log,
             conflicts: facts.conflicts.max(0).unsigned_abs(),
@@ -432,16 +440,15 @@ impl Link {
         self.state != LinkState::Halted && !(direction == Direction::Receive && gone)
     }
 
-    fn changes_behind(&self) -> Option<u64> {
-        let behind = self.head?.saturating_sub(self.position?.seq);
-        Some(u64::try_from(behind).unwrap_or(0))
+    fn changes_behind(&self, log: &LogTail) -> Option<u64> {
+        Some(log.changes(self.position?.seq, self.head?))
     }
 
     /// The age in ms of the oldest change that is not applied, never less than what is known.
     fn behind_ms(&self, now_ms: i64) -> Option<i64> {
         let heard = self.heard?;
         let silence_ms = (now_ms - heard.at_ms).max(0);
-        let lag_ms = match self.changes_behind()? {
+        let lag_ms = match self.changes_behind(&LogTail::default())? {
             0 => 0,
             _ => self.oldest_age_ms(heard, silence_ms),
         };
@@ -461,7 +468,10 @@ impl Link {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a lag in ms is far below 2^53")]
-    fn report(&self, name: &str, direction: Direction, now_ms: i64) -> LinkReport {
+    fn report(&self, name: &str, (direction, ours): (Direction, &LogTail), now_ms: i64) -> LinkReport {
+        // Of a peer's log only its end is known.
+        let theirs = LogTail::default();
+        let log = if direction == Direction::Send { ours } else { &theirs };
         let behind_ms = self.behind_ms(now_ms);
         LinkReport {
             name: name.to_owned(),
@@ -471,7 +481,7 @@ impl Link {
             connected: self.connected,
             position: self.position.map(Into::into),
             head: self.head,
-            changes_behind: self.changes_behind(),
+            changes_behind: self.changes_behind(log),
             seconds_behind: behind_ms.map(|ms| ms as f64 / 1_000.0),
             as_of_ms: behind_ms.map(|ms| now_ms - ms),
             last_error: self.error.clone(),

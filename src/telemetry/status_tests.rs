@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::status::{PEER_GONE_MS, SILENCE_MS};
 use super::{Board, Direction, Heard, LinkState, StatusReport, TableReport, TableState};
-use crate::model::{Epoch, ManualClock, NodeId, Position, Trouble};
+use crate::model::{Epoch, LogTail, ManualClock, NodeId, Position, Trouble};
 
 fn board() -> (Board, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::at(1_000_000));
@@ -73,9 +73,9 @@ fn our_log_goes_on_while_a_replica_is_away() {
     let link = board.link("replica", Direction::Send, None);
     let _other = board.link("source", Direction::Receive, None);
     link.position(at(5));
-    board.set_log_head(9);
+    board.set_log_tail(LogTail::new((1, 9), vec![1, 3, 5, 7, 8]));
     let heads: Vec<_> = board.report().links.iter().map(|link| (link.head, link.changes_behind)).collect();
-    assert_eq!(heads, [(Some(9), Some(4)), (None, None)]);
+    assert_eq!(heads, [(Some(9), Some(2)), (None, None)], "an update of two entries, and an insert of two");
 }
 
 #[test]

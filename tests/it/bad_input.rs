@@ -119,7 +119,7 @@ fn a_database_that_is_not_there_is_not_made() {
     let place = Place::new();
     for line in ["replicate {s} {r} --once", "plan --db {s}", "setup --db {s}", "teardown --db {s}", "status --db {s}"]
     {
-        refused(&place, 1, line, &["source.db", "no such database", "check the path"]);
+        refused(&place, 2, line, &["source.db", "no such database", "check the path"]);
     }
     assert!(!place.source().exists() && !place.replica().exists());
     drop(small(&place.source()));
@@ -326,7 +326,12 @@ fn a_log_of_sqlite_cdc_is_refused_kept_by_teardown_and_taken_over_when_asked() {
     assert_eq!(schema(&place.source()), before);
     conn.execute_batch("INSERT INTO a VALUES (4, 4)").unwrap();
     let said = expect_code(0, &words(&place, "setup --db {s} --take-over"));
-    assert!(said.contains("drained 2 entries") && said.contains("a__cdc_insert"), "{said}");
+    assert!(
+        said.contains("kept 2 entries of sqlite-cdc")
+            && said.contains("source.db sqlite-cdc`")
+            && said.contains("a__cdc_insert"),
+        "{said}"
+    );
     conn.execute_batch("INSERT INTO a VALUES (5, 5)").unwrap();
     replicate_once(&place.source(), &place.replica());
     assert_equal(&place.source(), &place.replica());

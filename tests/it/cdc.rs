@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Place, open, open_reader,
-    process::{Process, expect_code, expect_failure, status},
+    process::{Process, expect_code, expect_failure, quiesce, status},
     random::Random,
     skipped,
     wait::{pause, until},
@@ -212,7 +212,7 @@ fn each_flag_does_its_part_and_together_they_do_theirs() {
     assert_eq!(names, ["3", "cdc", "second"]);
 
     // Teardown does nothing else.
-    let text = cdc(&place, &["--table", "t", "--setup", "--bootstrap", "--cdc", "--teardown"]);
+    let text = cdc(&place, &["--teardown"]);
     assert!(text.contains("removed trigger") && !text.contains("INSERT"), "{text}");
     assert_eq!(schema(), bare);
 }
@@ -323,12 +323,12 @@ fn several_consumers_read_one_log_each_at_its_own_pace() {
     until_replayed(&place, &outs[1]);
     until_noted(&place, "a");
     until_noted(&place, "b");
-    let told = status(&place.source())["events"][0].clone();
-    assert_eq!(
-        (&told["name"], &told["state"], &told["output"]),
-        (&json!("a"), &json!("live"), &json!("json")),
-        "{told}"
-    );
+    let told = status(&place.source());
+    let states: Vec<Value> = told["events"].as_array().unwrap().iter().map(|one| one["state"].clone()).collect();
+    assert_eq!(states, ["live", "running", "offline"], "a answers, b runs beside it, late does not: {told}");
+    assert_eq!((&told["events"][0]["name"], &told["events"][0]["output"]), (&json!("a"), &json!("json")), "{told}");
+    let said = expect_code(0, &["status", "--db", &place.source().display().to_string()]);
+    assert!(said.contains("events b: running") && said.contains("tables: 3 live of 3"), "{said}");
     first.kill();
     until("the second to own the database", || match status(&place.source())["node"]["id"].is_null() {
         true => Err("nobody answers".to_owned()),
@@ -360,7 +360,7 @@ fn two_consumers_of_one_name_at_once_are_refused_and_one_that_runs_is_not_droppe
     let said = cdc_fails(&place, 1, &["--cdc"]);
     assert!(said.contains("consumer \"cdc\" runs already (pid ") && said.contains("--consumer"), "{said}");
     let said = expect_failure(1, &["consumers", "drop", "cdc", "--db", &source]);
-    assert!(said.contains("runs already"), "{said}");
+    assert!(said.contains("\"cdc\" runs (pid ") && said.contains("stop it, then drop it"), "{said}");
     cdc(&place, &["--setup", "--consumer", "idle"]);
     let said = expect_code(0, &["consumers", "drop", "idle", "--db", &source]);
     assert!(said.contains("dropped consumer idle"), "{said}");
@@ -428,12 +428,42 @@ fn a_consumer_makes_room_for_a_node_and_goes_on_beside_it() {
     until_replayed(&place, &out);
     let said = cdc_fails(&place, 1, &["--setup", "--cdc", "--table", "t", "--take-over", "--consumer", "x"]);
     assert!(said.contains("change its config"), "{said}");
+    let said = expect_failure(1, &["setup", "--db", &place.source().display().to_string(), "--images", "key"]);
+    assert!(said.contains("has capture.images: full"), "{said}");
     // What the node has in place already needs none of its doing.
     cdc(&place, &["--setup", "--consumer", "x"]);
     let source = place.source().display().to_string();
     expect_code(0, &["consumers", "drop", "x", "--db", &source]);
     let list = expect_code(0, &["consumers", "list", "--db", &source]);
     assert!(list.contains("cdc") && !list.contains("x  "), "{list}");
+    consumer.stop();
+    node.stop();
+}
+
+/// Nobody compared the schema there, and the consumer waited for it for ever.
+#[test]
+fn a_consumer_beside_a_node_that_only_receives_goes_on_where_the_schema_moves() {
+    let place = Place::new();
+    let conn = open(&place.source());
+    conn.execute_batch("CREATE TABLE far(id INTEGER PRIMARY KEY)").unwrap();
+    let near = open(&place.replica());
+    near.execute_batch("CREATE TABLE near(id INTEGER PRIMARY KEY)").unwrap();
+    let (replica, out) = (place.replica().display().to_string(), place.file("events.json"));
+    expect_code(0, &["cdc", "--db", &replica, "--table", "near", "--setup"]);
+    let node = Process::replicate(&place.source(), &place.replica(), &[]);
+    quiesce(&place.source(), &place.replica());
+    let consumer = Process::cdc(&place.replica(), &out, &["--cdc", "-o", "json"], &[]);
+    for (id, ddl) in (1..).zip(["SELECT 1", "ALTER TABLE far ADD COLUMN v", "CREATE INDEX i ON far(v)"]) {
+        conn.execute_batch(ddl).unwrap();
+        quiesce(&place.source(), &place.replica());
+        near.execute("INSERT INTO near VALUES (?1)", [id]).unwrap();
+        until(&format!("the event after {ddl}"), || {
+            match events(&out).last().map(|event| event["after"]["id"].clone()) {
+                Some(last) if last == id => Ok(()),
+                last => Err(format!("{last:?}")),
+            }
+        });
+    }
     consumer.stop();
     node.stop();
 }

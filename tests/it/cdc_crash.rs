@@ -5,10 +5,11 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use rusqlite::Connection;
 
+use crate::cdc_input::THEIRS;
 use crate::property::setup;
 use crate::support::{
     Place,
-    hook::{Hook, Rows, receive},
+    hook::{Hook, Post, Rows, receive},
     open, open_reader,
     process::Process,
     random::Random,
@@ -131,4 +132,90 @@ fn killed_at_any_moment_of_a_bootstrap(images: &str) {
         change["operation"] == "INSERT" && change["after"]["id"].as_i64().is_some_and(|id| (1..=20).contains(&id))
     });
     assert!(begun.count() < 100, "it began anew each time");
+}
+
+/// Where a take-over can be made to kill itself, and at which hits: the last ones are reached while it goes on in our log.
+const TAKE_OVER_FAILPOINTS: [(&str, &[u32]); 7] = [
+    ("take_over_before_commit", &[1, 1]),
+    ("take_over_after_commit", &[1]),
+    ("events_before_batch", &[1, 2, 5, 9]),
+    ("events_after_batch", &[1, 2, 5, 9]),
+    ("events_after_forget", &[1, 2, 5]),
+    ("events_before_note", &[1]),
+    ("events_after_note", &[1]),
+];
+
+/// Triggers on the table, as sqlite-cdc names them, and as we do.
+fn triggers(conn: &Connection) -> (i64, i64) {
+    let count = |whose: &str| {
+        let sql = format!("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 't' AND {whose}");
+        conn.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    (count("name LIKE 't\\_\\_cdc\\_%' ESCAPE '\\'"), count("name LIKE '\\_\\_cdc%' ESCAPE '\\'"))
+}
+
+/// Killed between the commit and its first note, a consumer began at the end of our log: what was written meanwhile was
+/// lost.
+#[test]
+fn killed_at_every_step_of_a_take_over_nothing_is_lost_and_one_batch_at_most_comes_twice() {
+    for (failpoint, hits) in TAKE_OVER_FAILPOINTS {
+        let (place, hook) = (Place::new(), Hook::start());
+        let conn = open(&place.source());
+        conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v)").unwrap();
+        conn.execute_batch(THEIRS).unwrap();
+        let insert = |rows: u32| (0..rows).for_each(|_| conn.execute_batch("INSERT INTO t(v) VALUES ('x')").unwrap());
+        insert(200);
+        let flags = ["--setup", "--take-over", "--cdc", "--batch-size", "10", "-o", &hook.url];
+        for hit in hits {
+            let armed = format!("{failpoint}={hit}");
+            let env = [("TWINLITE_FAILPOINT", armed.as_str())];
+            let mut process = Process::cdc(&place.source(), &place.file("out"), &flags, &env);
+            let status = until(&format!("failpoint {armed} to be reached"), || match process.ended() {
+                Some(status) => Ok(status),
+                None => {
+                    insert(1);
+                    pause(std::time::Duration::from_millis(5));
+                    Err("it runs on".to_owned())
+                }
+            });
+            assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{armed}: {}", process.said());
+            let (theirs, ours) = triggers(&conn);
+            assert!((theirs == 3 && ours == 0) || (theirs == 0 && ours > 0), "{armed}: {theirs} and {ours} triggers");
+            insert(7);
+        }
+        let process = Process::cdc(&place.source(), &place.file("out"), &flags, &[]);
+        insert(7);
+        let wanted: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        let given = until(&format!("every row after {failpoint}"), || {
+            let given = each_once(&hook.taken(), hits.len());
+            if given.last() == Some(&wanted) { Ok(given) } else { Err(format!("{:?} of {wanted}", given.last())) }
+        });
+        assert_eq!(given, (1..=wanted).collect::<Vec<_>>(), "{failpoint}");
+        process.stop();
+    }
+}
+
+/// The rows that were inserted, in the order in which they were said to be. What sqlite-cdc had logged comes in the same
+/// batches again, one for each time that somebody was killed; of our log, what is not above the highest position does.
+#[track_caller]
+fn each_once(posts: &[Post], killed: usize) -> Vec<i64> {
+    let (mut highest, mut repeats, mut last, mut ids) = (i64::MIN, 0, "", Vec::new());
+    for post in posts {
+        let first = post.changes().next().map_or(0, |(position, _)| position);
+        if first < 0 && first <= highest {
+            assert_eq!(post.id, last, "the batch at hand comes again, and no other");
+            repeats += 1;
+        }
+        for (position, change) in post.changes() {
+            if position <= highest {
+                continue;
+            }
+            assert_eq!(change["operation"], "INSERT");
+            ids.push(change["after"]["id"].as_i64().unwrap());
+            highest = position;
+        }
+        last = &post.id;
+    }
+    assert!(repeats <= killed, "{repeats} repeats");
+    ids
 }

@@ -24,6 +24,10 @@ fn tables_that_can_have_no_events_are_named_with_the_reason_and_nothing_is_chang
          CREATE TABLE c(rowid, _rowid_, oid);",
     )
     .unwrap();
+    let ours = || -> i64 {
+        let sql = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_\\_cdc%' ESCAPE '\\'";
+        conn.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
     for (table, says) in [
         ("nope", "there is no table \"nope\""),
         ("v", "it is a view"),
@@ -34,15 +38,11 @@ fn tables_that_can_have_no_events_are_named_with_the_reason_and_nothing_is_chang
     ] {
         let said = cdc_fails(&place, 2, &["--table", "t", "--table", table, "--setup", "--cdc"]);
         assert!(said.contains(says), "{table}: {said}");
-        let ours: i64 = conn
-            .query_row("SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_\\_cdc%' ESCAPE '\\'", [], |row| {
-                row.get(0)
-            })
-            .unwrap();
-        assert_eq!(ours, 0, "{table}");
+        assert_eq!(ours(), 0, "{table}");
     }
-    let said = cdc_fails(&place, 2, &["--table", "c", "--setup", "--cdc"]);
+    let said = cdc_fails(&place, 2, &["--table", "t", "--table", "c", "--setup", "--cdc"]);
     assert!(said.contains("table \"c\" has no events") && said.contains("rowid"), "{said}");
+    assert_eq!(ours(), 0, "what would be skipped is seen before anything is installed");
     let said = cdc_fails(&place, 2, &["--table", "t", "--cdc"]);
     assert!(said.contains("not captured") || said.contains("--setup"), "{said}");
 }
@@ -62,11 +62,15 @@ fn arguments_that_make_no_sense_are_refused_in_words() {
         (&["--setup", "--consumer", ""], "consumer \"\""),
         (&["--setup", "--log-table", "mine"], "has to begin with \"__cdc_\""),
         (&["--cdc", "--take-over"], "--setup"),
+        (&["--cdc", "-o", "http://localhost:99999/"], "--output: has port 99999"),
+        (&["--teardown", "--setup"], "'--teardown' cannot be used with '--setup'"),
+        (&["--table", "t", "--teardown"], "cannot be used with"),
+        (&["--teardown", "--consumer", "x"], "cannot be used with"),
     ] {
         let said = cdc_fails(&place, 2, flags);
         assert!(said.contains(says), "{flags:?}: {said}");
     }
-    let said = expect_failure(1, &["cdc", "--db", &place.file("none.db").display().to_string(), "--cdc"]);
+    let said = expect_failure(2, &["cdc", "--db", &place.file("none.db").display().to_string(), "--cdc"]);
     assert!(said.contains("none.db"), "{said}");
     expect_code(0, &["cdc", "--help"]);
     // The word means what it meant everywhere else.
@@ -114,12 +118,71 @@ fn a_log_of_keys_has_events_and_names_the_command_that_makes_it_one_of_images() 
     cdc(&place, &["--setup"]);
 }
 
+#[test]
+fn what_a_log_carries_changes_beside_the_consumer_that_owns_the_database() {
+    let place = Place::new();
+    let _conn = app(&place, 3, &mut Random::new(1));
+    let source = place.source().display().to_string();
+    cdc(&place, &["--setup"]);
+    let process = Process::cdc(&place.source(), &place.file("out"), &["--cdc"], &[]);
+    until("it to own the database", || if process.said().contains("running") { Ok(()) } else { Err(process.said()) });
+    for images in ["key", "full"] {
+        expect_code(0, &["setup", "--db", &source, "--images", images]);
+        let found: String = open_reader(&place.source())
+            .query_row("SELECT value FROM __cdc_meta WHERE key = 'images'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(found, images);
+    }
+    process.stop();
+}
+
 #[track_caller]
 fn until_events(out: &std::path::Path, wanted: usize) {
     until("the events", || match events(out).len() {
         found if found >= wanted => Ok(()),
         found => Err(format!("{found} of {wanted}")),
     });
+}
+
+#[test]
+fn what_it_goes_on_with_and_for_whom_the_log_is_kept_is_said() {
+    let place = Place::new();
+    let _conn = app(&place, 30, &mut Random::new(1));
+    let out = place.file("out");
+    let mut setup = Process::cdc(&place.source(), &out, &["--setup"], &[]);
+    assert!(setup.wait().success());
+    let drop = format!("`twinlite consumers drop --db {} cdc`", place.source().display());
+    assert!(setup.said().contains("kept for consumer \"cdc\"") && setup.said().contains(&drop), "{}", setup.said());
+    let flags = ["--bootstrap", "--batch-size", "1"];
+    let mut killed = Process::cdc(&place.source(), &out, &flags, &[("TWINLITE_FAILPOINT", "events_after_note=1")]);
+    killed.wait();
+    assert!(!killed.said().contains("not finished"), "{}", killed.said());
+    let goes_on = Process::cdc(&place.source(), &out, &["--cdc"], &[]);
+    let said = "goes on with the bootstrap that was not finished";
+    until("it to say so", || if goes_on.said().contains(said) { Ok(()) } else { Err(goes_on.said()) });
+    goes_on.stop();
+}
+
+/// Its lock files and its socket stayed for ever.
+#[test]
+fn teardown_removes_what_a_killed_one_left_beside_the_database() {
+    let place = Place::new();
+    let _conn = app(&place, 3, &mut Random::new(1));
+    let beside = || -> Vec<String> {
+        let all = std::fs::read_dir(place.source().parent().unwrap()).unwrap();
+        let names = all.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.contains("-twinlite")).collect()
+    };
+    let mut process = Process::cdc(&place.source(), &place.file("out"), &["--setup", "--cdc"], &[]);
+    until(
+        "its lock files and its socket",
+        || if beside().len() == 3 { Ok(()) } else { Err(format!("{:?}", beside())) },
+    );
+    until("it to run", || if process.said().contains("running") { Ok(()) } else { Err(process.said()) });
+    process.kill();
+    assert_eq!(beside().len(), 3);
+    cdc(&place, &["--teardown"]);
+    assert_eq!(beside(), [""; 0]);
 }
 
 /// A disk that is full, and a reader that went away.
@@ -217,7 +280,7 @@ fn a_disk_that_is_full_stops_it_in_words_and_nothing_is_lost() {
 }
 
 /// The triggers of sqlite-cdc, in their shape.
-const THEIRS: &str = "
+pub const THEIRS: &str = "
 CREATE TABLE __cdc_log(id INTEGER PRIMARY KEY, timestamp TEXT NOT NULL, tablename TEXT NOT NULL,
   operation TEXT NOT NULL, before TEXT, after TEXT);
 CREATE TRIGGER t__cdc_insert AFTER INSERT ON t BEGIN
@@ -249,13 +312,16 @@ fn what_sqlite_cdc_left_in_its_log_is_handed_over_first_and_nothing_falls_betwee
         let out = place.file("events.json");
         let flags = match by_setup {
             true => {
-                expect_code(0, &["setup", "--db", &source, "--take-over", "--images", "full"]);
-                // Nobody is noted yet for whom the log would be kept, but the log is there.
-                cdc(&place, &["--setup"]);
+                // Also where the log has keys until somebody wants events.
+                expect_code(0, &["setup", "--db", &source, "--take-over"]);
+                expect_code(0, &["setup", "--db", &source, "--images", "full"]);
                 vec!["--cdc", "-o", "json", "--batch-size", "2"]
             }
             false => vec!["--setup", "--take-over", "--cdc", "-o", "json", "--batch-size", "2"],
         };
+        if by_setup {
+            conn.execute_batch("DELETE FROM t WHERE id = 2").unwrap();
+        }
         let process = Process::cdc(&place.source(), &out, &flags, &[]);
         until(
             "what they logged",

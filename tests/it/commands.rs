@@ -141,7 +141,7 @@ fn setup_changes_what_entries_carry_and_nothing_else_does() {
     fs::write(&config, text).unwrap();
     replicate_once(&source, &place.replica());
     let said = expect_failure(2, &["run", "--config", config.to_str().unwrap()]);
-    assert!(said.contains("source.db") && said.contains("twinlite setup --images full"), "{said}");
+    assert!(said.contains(&format!("twinlite setup --db {} --images full", source.display())), "{said}");
     let entry = |sql: &str| {
         conn.execute_batch(sql).unwrap();
         number(&source, "SELECT count(*) FROM __cdc_log WHERE seq > (SELECT max(seq) FROM __cdc_log WHERE op = 5)")
@@ -163,6 +163,30 @@ fn setup_changes_what_entries_carry_and_nothing_else_does() {
     expect_code(0, &db("doctor", &source, &[]));
     expect_code(0, &db("teardown", &source, &[]));
     assert!(!schema(&source).join("").contains("__cdc_"));
+}
+
+/// It was refused beside an owner, with the advice to change a configuration that `replicate` has none of.
+#[test]
+fn setup_changes_what_entries_carry_beside_an_owner_too_and_nothing_is_missed() {
+    let place = Place::new();
+    let conn = family(&place.source());
+    let source = place.source();
+    let mut process = Process::replicate(&source, &place.replica(), &[]);
+    quiesce(&source, &place.replica());
+    let head = || number(&source, "SELECT max(seq) FROM __cdc_log");
+    for (id, (images, entries)) in (10..).zip([("full", 2), ("full", 2), ("key", 1), ("full", 2)]) {
+        conn.execute_batch(&format!("INSERT INTO p(id, n) VALUES ({id}, 'before')")).unwrap();
+        expect_code(0, &db("setup", &source, &["--images", images]));
+        let before = head();
+        conn.execute_batch(&format!("UPDATE p SET n = 'after' WHERE id = {id}")).unwrap();
+        assert_eq!(head() - before, entries, "{images}");
+        quiesce(&source, &place.replica());
+        assert_equal(&source, &place.replica());
+    }
+    let said = expect_failure(1, &db("setup", &source, &["--images", "key", "--tables", "p"]));
+    assert!(said.contains("the process that owns this database"), "{said}");
+    process.assert_running();
+    process.stop();
 }
 
 #[test]
