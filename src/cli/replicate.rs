@@ -245,6 +245,10 @@ pub(super) fn given_up(trouble: Trouble, args: &Replicate) -> anyhow::Error {
              what `twinlite conflicts list` shows, run `twinlite teardown --db` on both, which leaves every row, and run \
              this again with --seed a, --seed b, or --seed merge --seed-prefer a|b"
         ),
+        "both_restored" => anyhow!(
+            "{message}; to join these two anew, keep what `twinlite conflicts list` shows, run `twinlite teardown --db` on both, \
+             which leaves every row, and run this again with --seed merge --seed-prefer a|b"
+        ),
         "seed_needed" => anyhow!(
             "{message}: say whose rows win, with --seed a, --seed b, or --seed merge --seed-prefer a|b to keep what only one \
              has; what is overwritten is kept as conflicts"
@@ -388,9 +392,9 @@ mod tests {
             )
             .to_string()
         };
-        for code in ["divergence", "peer_changed", "seed_needed"] {
+        for code in ["divergence", "peer_changed", "seed_needed", "both_restored"] {
             let both = said(&["--two-way"], code);
-            assert!(both.contains("--seed a") && !both.contains("remove b.db"), "{both}");
+            assert!(both.contains("--seed ") && !both.contains("remove b.db"), "{both}");
         }
         assert!(
             said(&[], "divergence").contains("remove b.db"),
