@@ -218,7 +218,7 @@ pub(super) async fn stuck(board: &Board) -> Trouble {
             continue;
         }
         idle += 1;
-        let down = report.links.iter().filter(|link| link.state == LinkState::Connecting);
+        let down = report.links.iter().filter(|link| [LinkState::Connecting, LinkState::Waiting].contains(&link.state));
         let error = down.filter_map(|link| link.last_error.clone()).next();
         failing += u32::from(error.is_some());
         last = error.or(last);
@@ -407,10 +407,9 @@ mod tests {
         let board = Board::new(REPLICA, "replica.db", Arc::new(SystemClock));
         let link = board.link(SOURCE, Direction::Receive, None);
         let full = Trouble { code: "disk_full".to_owned(), message: "full".to_owned(), hint: String::new() };
-        link.state(LinkState::Snapshot);
+        link.goes_on(LinkState::Snapshot, true);
         assert!(timeout(STUCK_AFTER * 10, stuck(&board)).await.is_err(), "a copy that runs is not stuck");
-        link.error(Some(full.clone()));
-        link.state(LinkState::Connecting);
+        link.trouble(&full, LinkState::Waiting, None);
         assert!(timeout(STUCK_AFTER / 2, stuck(&board)).await.is_err(), "it may pass");
         assert_eq!(timeout(STUCK_AFTER * 2, stuck(&board)).await.expect("given up"), full);
     }
@@ -422,15 +421,15 @@ mod tests {
         let [sends, receives] = [Direction::Send, Direction::Receive].map(|way| board.link("a", way, None));
         let full = Trouble { code: "disk_full".to_owned(), message: "full".to_owned(), hint: String::new() };
         let up_and_down = async {
+            // Or a look and a change would come at one instant, and chance would decide which is first.
+            tokio::time::sleep(Duration::from_millis(500)).await;
             loop {
-                sends.error(None);
-                [&sends, &receives].iter().for_each(|link| link.state(LinkState::Live));
+                [&sends, &receives].iter().for_each(|link| link.goes_on(LinkState::Live, true));
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 for link in [&sends, &receives] {
-                    link.error(Some(full.clone()));
-                    link.state(LinkState::Connecting);
+                    link.trouble(&full, LinkState::Connecting, None);
                 }
-                tokio::time::sleep(Duration::from_secs(4)).await;
+                tokio::time::sleep(Duration::from_secs(3)).await;
             }
         };
         let looking = async {

@@ -318,11 +318,12 @@ mod tests {
             sent_ms: 50_587_400,
             at_ms: 50_587_400,
         });
-        link.halt(Trouble {
+        let trouble = Trouble {
             code: "constraint".into(),
             message: "apply 1991..=3990 from \"source\": table \"a\" key 77: NOT NULL".into(),
             hint: "drop the NOT NULL".into(),
-        });
+        };
+        link.trouble(&trouble, LinkState::Halted, None);
         link.table(TableReport {
             rows_copied: 500,
             rows_total: Some(1_000),

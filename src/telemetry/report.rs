@@ -89,6 +89,9 @@ pub enum LinkState {
     Connecting,
     /// A table is being copied.
     Snapshot,
+    /// Something stands in the way that may pass by itself, such as a full disk; the last error says what. It is tried again
+    /// until it has passed.
+    Waiting,
     /// Everything is copied; changes flow.
     Live,
     /// A window that was split is applied in part: a reader may see half of the source's transactions.
@@ -105,6 +108,7 @@ impl LinkState {
         match self {
             Self::Connecting => "connecting",
             Self::Snapshot => "snapshot",
+            Self::Waiting => "waiting",
             Self::Live => "live",
             Self::BetweenTransactions => "between_transactions",
             Self::Halted => "halted",

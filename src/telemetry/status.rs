@@ -16,13 +16,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::Metrics;
-use super::copying::{Copied, Copying};
+use super::links::{LinkHandle, Links};
 use super::outputs::{EventsHandle, Output};
 use super::report::{
-    BROKEN_SHOWN_MAX, BrokenReport, Direction, FORMAT, LinkReport, LinkState, LogReport, NodeReport, StatusReport,
-    TableReport, TableState,
+    BROKEN_SHOWN_MAX, BrokenReport, Direction, FORMAT, LogReport, NodeReport, StatusReport, TableReport, TableState,
 };
-use crate::model::{Clock, NodeId, Position, Trouble};
+use crate::model::{Clock, NodeId};
 
 /// For how long a receiving link may be without its peer before the node counts as unhealthy.
 pub const PEER_GONE_MS: i64 = 60_000;
@@ -30,10 +29,6 @@ pub const PEER_GONE_MS: i64 = 60_000;
 /// A connected peer that says nothing for this long counts, for the lag, as one that is not connected. Heartbeats come
 /// every second; a busy machine may lose a few.
 pub const SILENCE_MS: i64 = 5_000;
-
-/// How old a session is when a heartbeat alone shows that it goes well, though nothing was applied: what fails at once
-/// each time fails sooner.
-const SESSION_GOOD_MS: i64 = 10_000;
 
 /// Notes that are kept at most; older ones are in the log.
 const NOTES_MAX: usize = 50;
@@ -55,7 +50,7 @@ struct Facts {
     name: String,
     database: String,
     id: Option<NodeId>,
-    links: BTreeMap<(String, Direction), Link>,
+    links: Links,
     outputs: BTreeMap<String, Output>,
     captured: Vec<TableReport>,
     skipped: Vec<TableReport>,
@@ -63,23 +58,6 @@ struct Facts {
     conflicts: u64,
     foreign_keys: Vec<BrokenReport>,
     notes: Vec<String>,
-}
-
-struct Link {
-    peer: Option<String>,
-    state: LinkState,
-    /// Since when there has been a session, or none.
-    connected: bool,
-    since_ms: i64,
-    /// When it last went well: something was applied, or the peer said that nothing is to be.
-    well_ms: i64,
-    position: Option<Position>,
-    applied_ts_ms: Option<i64>,
-    head: Option<i64>,
-    heard: Option<Heard>,
-    error: Option<Trouble>,
-    tables: BTreeMap<String, TableReport>,
-    copying: Copying,
 }
 
 /// What a heartbeat (or anything else that carries the same) said. Times are by the clock of who sent it, but `at_ms`.
@@ -123,12 +101,7 @@ impl Board {
     /// The handle for one direction of a link; the link is on the board from here on, `connecting`. Asking again gives
     /// another handle to the same entry.
     pub fn link(&self, name: &str, direction: Direction, peer: Option<&str>) -> LinkHandle {
-        let key = (name.to_owned(), direction);
-        let now_ms = self.shared.clock.now_ms();
-        self.update(|facts| {
-            facts.links.entry(key.clone()).or_insert_with(|| Link::new(peer.map(str::to_owned), now_ms));
-        });
-        LinkHandle { board: self.clone(), key, logs: true }
+        LinkHandle::new(self.clone(), name, direction, peer)
     }
 
     /// The handle for an output of events; it is on the board from here on, `starting`. Asking again gives another handle to
@@ -141,6 +114,16 @@ impl Board {
     pub(super) fn update_outputs(&self, change: impl FnOnce(&mut BTreeMap<String, Output>, i64)) {
         let now_ms = self.shared.clock.now_ms();
         self.update(|facts| change(&mut facts.outputs, now_ms));
+    }
+
+    /// Changes what is known of links, and wakes readers where `change` says what is new.
+    pub(super) fn update_links<T>(&self, change: impl FnOnce(&mut Links, i64) -> Option<T>) -> Option<T> {
+        let now_ms = self.shared.clock.now_ms();
+        let new = change(&mut self.facts().links, now_ms);
+        if new.is_some() {
+            self.tell();
+        }
+        new
     }
 
     /// The node's id, once its database has one.
@@ -274,206 +257,5 @@ impl Facts {
         tables.extend(alone);
         tables.extend(self.skipped.iter().cloned());
         tables
-    }
-}
-
-/// Where one direction of one link says how it is doing.
-#[derive(Clone)]
-pub struct LinkHandle {
-    board: Board,
-    key: (String, Direction),
-    logs: bool,
-}
-
-impl LinkHandle {
-    /// The same, but says nothing in the log: the peer's end does, and logs into the same place.
-    #[must_use]
-    pub fn quietly(self) -> Self {
-        Self { logs: false, ..self }
-    }
-
-    /// The board that it writes on.
-    pub fn board(&self) -> &Board {
-        &self.board
-    }
-
-    /// Where the peer is.
-    pub fn peer(&self, address: &str) {
-        self.update(|link, _| link.peer = Some(address.to_owned()));
-    }
-
-    /// A session began, or ended. Ending one leaves a link that is not halted `connecting`.
-    pub fn connected(&self, connected: bool) {
-        self.update(|link, now_ms| {
-            if link.connected != connected {
-                (link.connected, link.since_ms) = (connected, now_ms);
-            }
-            if !connected && link.state != LinkState::Halted {
-                link.state = LinkState::Connecting;
-            }
-        });
-    }
-
-    /// What the link is doing.
-    pub fn state(&self, state: LinkState) {
-        let before = self.update_if(|link, _| {
-            let before = std::mem::replace(&mut link.state, state);
-            (before != state).then_some(before)
-        });
-        let between = [LinkState::Live, LinkState::BetweenTransactions];
-        if self.logs && state == LinkState::Live && before.is_some_and(|before| !between.contains(&before)) {
-            tracing::info!(link = self.key.0, "link is live: every table is copied, changes follow");
-        }
-    }
-
-    /// Up to where the sender's log is applied, where the time of that entry is not known.
-    pub fn position(&self, position: Position) {
-        self.update_if(|link, _| (link.position.replace(position) != Some(position)).then_some(()));
-    }
-
-    /// Up to where the sender's log is applied, and the time of that entry by the sender's clock.
-    pub fn applied(&self, position: Position, ts_ms: i64) {
-        self.update(|link, now_ms| {
-            link.well_ms = now_ms;
-            (link.position, link.applied_ts_ms) = (Some(position), Some(ts_ms));
-        });
-    }
-
-    /// The end of the sender's log, as a window said it.
-    pub fn head(&self, head: i64) {
-        self.update_if(|link, _| (link.head.replace(head) != Some(head)).then_some(()));
-    }
-
-    /// The peer gave a sign of life that says how far its log goes: on a receiving link its heartbeat, on a sending one
-    /// what our own log says when an acknowledgement or a heartbeat came.
-    pub fn heartbeat(&self, heard: Heard) {
-        self.update_if(|link, now_ms| {
-            let is_up_to_date = link.position.map_or(0, |position| position.seq) >= heard.head;
-            if is_up_to_date || (link.connected && now_ms - link.since_ms >= SESSION_GOOD_MS) {
-                link.well_ms = now_ms;
-            }
-            let is_first = link.heard.replace(heard).is_none();
-            (link.head.replace(heard.head) != Some(heard.head) || is_first).then_some(())
-        });
-    }
-
-    /// What went wrong, or `None` once it is over.
-    pub fn error(&self, error: Option<Trouble>) {
-        self.update_if(|link, _| (std::mem::replace(&mut link.error, error.clone()) != error).then_some(()));
-    }
-
-    /// Halts the link: the state, and why.
-    pub fn halt(&self, error: Trouble) {
-        self.update(|link, _| (link.state, link.error) = (LinkState::Halted, Some(error)));
-    }
-
-    /// All tables of the link; they replace what was said before.
-    pub fn tables(&self, tables: impl IntoIterator<Item = TableReport>) {
-        let by_name =
-            |table: TableReport| (table.name.clone(), TableReport { link: Some(self.key.0.clone()), ..table });
-        let tables = tables.into_iter().map(by_name).collect();
-        let mut copied = Vec::new();
-        self.update(|link, now_ms| {
-            let before = std::mem::replace(&mut link.tables, tables);
-            copied = link.copying.whole(&before, &link.tables, (link.connected, now_ms));
-        });
-        for Copied { table, rows, seconds } in copied.into_iter().filter(|_| self.logs) {
-            tracing::info!(link = self.key.0, table, rows, seconds, "table is copied");
-        }
-    }
-
-    /// One table of the link.
-    pub fn table(&self, table: TableReport) {
-        let table = TableReport { link: Some(self.key.0.clone()), ..table };
-        self.update(|link, _| {
-            link.tables.insert(table.name.clone(), table);
-        });
-    }
-
-    fn update(&self, change: impl FnOnce(&mut Link, i64)) {
-        self.update_if(|link, now_ms| {
-            change(link, now_ms);
-            Some(())
-        });
-    }
-
-    /// Changes the link, and wakes readers where `change` says what is new.
-    fn update_if<T>(&self, change: impl FnOnce(&mut Link, i64) -> Option<T>) -> Option<T> {
-        let now_ms = self.board.shared.clock.now_ms();
-        let new = change(self.board.facts().links.get_mut(&self.key).expect("links are never removed"), now_ms);
-        if new.is_some() {
-            self.board.tell();
-        }
-        new
-    }
-}
-
-impl Link {
-    fn new(peer: Option<String>, now_ms: i64) -> Self {
-        Self {
-            peer,
-            state: LinkState::Connecting,
-            connected: false,
-            since_ms: now_ms,
-            well_ms: now_ms,
-            position: None,
-            applied_ts_ms: None,
-            head: None,
-            heard: None,
-            error: None,
-            tables: BTreeMap::new(),
-            copying: Copying::default(),
-        }
-    }
-
-    fn is_healthy(&self, direction: Direction, now_ms: i64) -> bool {
-        let gone = now_ms - self.well_ms >= PEER_GONE_MS;
-        self.state != LinkState::Halted && !(direction == Direction::Receive && gone)
-    }
-
-    fn changes_behind(&self) -> Option<u64> {
-        let behind = self.head?.saturating_sub(self.position?.seq);
-        Some(u64::try_from(behind).unwrap_or(0))
-    }
-
-    /// The age in ms of the oldest change that is not applied, never less than what is known.
-    fn behind_ms(&self, now_ms: i64) -> Option<i64> {
-        let heard = self.heard?;
-        let silence_ms = (now_ms - heard.at_ms).max(0);
-        let lag_ms = match self.changes_behind()? {
-            0 => 0,
-            _ => self.oldest_age_ms(heard, silence_ms),
-        };
-        let is_heard = self.connected && silence_ms < SILENCE_MS;
-        Some(if is_heard { lag_ms } else { lag_ms.max(silence_ms) })
-    }
-
-    /// Upper bounds of the same: what the sender said was waiting or that nothing was, and that nothing which waits is older than what
-    /// is applied. Both in the sender's clock, carried on by ours.
-    fn oldest_age_ms(&self, heard: Heard, silence_ms: i64) -> i64 {
-        let age_ms = |ts_ms: i64| (heard.sent_ms - ts_ms + silence_ms).max(0);
-        // Where nothing waited when it was said, what waits now is younger than that.
-        let nothing_waited = self.position.is_some_and(|position| position.seq >= heard.head) || heard.head == 0;
-        let told = heard.behind_since_ms.or(nothing_waited.then_some(heard.sent_ms)).map(age_ms);
-        let applied = self.applied_ts_ms.map(age_ms);
-        told.into_iter().chain(applied).min().unwrap_or(silence_ms)
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a lag in ms is far below 2^53")]
-    fn report(&self, name: &str, direction: Direction, now_ms: i64) -> LinkReport {
-        let behind_ms = self.behind_ms(now_ms);
-        LinkReport {
-            name: name.to_owned(),
-            peer: self.peer.clone(),
-            direction,
-            state: self.state,
-            connected: self.connected,
-            position: self.position.map(Into::into),
-            head: self.head,
-            changes_behind: self.changes_behind(),
-            seconds_behind: behind_ms.map(|ms| ms as f64 / 1_000.0),
-            as_of_ms: behind_ms.map(|ms| now_ms - ms),
-            last_error: self.error.clone(),
-        }
     }
 }
