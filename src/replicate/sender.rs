@@ -308,11 +308,13 @@ impl<S: ChangeSource> Sender<S> {
     }
 
     async fn send(&mut self, window: &SharedWindow) -> Result<(), Error> {
-        for object in &window.read.held_back {
-            let note =
-                format!("{object} is not sent to {:?}, which does not get every table that it needs", self.consumer);
-            tracing::warn!("{note}");
-            self.feed.board().note(note);
+        if window.read.tables.is_some() {
+            let note = |object: &String| {
+                format!("{object} is not sent to {:?}, which does not get every table that it needs", self.consumer)
+            };
+            let notes: Vec<String> = window.read.held_back.iter().map(note).collect();
+            notes.iter().for_each(|note| tracing::warn!("{note}"));
+            self.feed.board().stands(&format!("held back from {}", self.consumer), notes);
         }
         self.number += 1;
         let begin = Begin {

@@ -19,6 +19,6 @@ pub use metrics::Metrics;
 pub use outputs::EventsHandle;
 pub use report::{
     BROKEN_SHOWN_MAX, BrokenReport, Direction, EventsReport, EventsState, LinkReport, LinkState, LogReport, NodeReport,
-    PositionReport, StatusReport, TableReport, TableState,
+    PositionReport, StatusReport, TableReport, TableState, utc,
 };
 pub use status::{Board, Heard};

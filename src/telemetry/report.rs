@@ -36,7 +36,8 @@ pub struct StatusReport {
     /// Rows that break a foreign key after a merge; they are among the conflicts. At most [`BROKEN_SHOWN_MAX`] are named.
     #[serde(default)]
     pub foreign_keys: Vec<BrokenReport>,
-    /// What a person should know and nothing else says, such as a column of the replica's that did not survive.
+    /// What a person should know and nothing else says: what holds, and, each with its time at the front, what happened in
+    /// the last day, such as a column of the replica's that did not survive.
     #[serde(default)]
     pub notes: Vec<String>,
     /// The node's counters; empty where no process runs.
@@ -294,4 +295,10 @@ pub struct LogReport {
     pub rows: u64,
     /// What they occupy, an estimate.
     pub bytes: u64,
+}
+
+/// A moment as text, such as `2026-07-28 14:03:07 UTC`: the standard library knows no time zones, and logs are in UTC too.
+pub fn utc(ms: i64) -> String {
+    let moment = chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default();
+    moment.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }

@@ -20,6 +20,7 @@ use super::links::{LinkHandle, Links};
 use super::outputs::{EventsHandle, Output};
 use super::report::{
     BROKEN_SHOWN_MAX, BrokenReport, Direction, FORMAT, LogReport, NodeReport, StatusReport, TableReport, TableState,
+    utc,
 };
 use crate::model::{Clock, NodeId};
 
@@ -30,8 +31,11 @@ pub const PEER_GONE_MS: i64 = 60_000;
 /// every second; a busy machine may lose a few.
 pub const SILENCE_MS: i64 = 5_000;
 
-/// Notes that are kept at most; older ones are in the log.
+/// Events that are kept as notes at most; older ones are in the log.
 const NOTES_MAX: usize = 50;
+
+/// For how long an event is worth a note: by then a person has looked, or looks for something else.
+const NOTE_LIFE_MS: i64 = 24 * 3_600_000;
 
 /// The status of one node. Clones share it.
 #[derive(Clone)]
@@ -57,7 +61,25 @@ struct Facts {
     log: Option<LogReport>,
     conflicts: u64,
     foreign_keys: Vec<BrokenReport>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
+}
+
+/// Something that a person should know.
+struct Note {
+    /// What it is about, where it stands until something else is said of that; none of an event.
+    about: Option<String>,
+    text: String,
+    at_ms: i64,
+}
+
+impl Note {
+    /// As it is shown: an event with its time, so that nobody takes it for what is.
+    fn shown(&self, now_ms: i64) -> Option<String> {
+        match self.about {
+            Some(_) => Some(self.text.clone()),
+            None => (now_ms - self.at_ms < NOTE_LIFE_MS).then(|| format!("{}: {}", utc(self.at_ms), self.text)),
+        }
+    }
 }
 
 /// What a heartbeat (or anything else that carries the same) said. Times are by the clock of who sent it, but `at_ms`.
@@ -181,14 +203,34 @@ impl Board {
         self.update(|facts| facts.conflicts = facts.conflicts.saturating_sub(settled));
     }
 
-    /// Something that a person should know. The newest 50 are kept, each once.
+    /// Something that happened and that a person should know. The newest 50 are kept for a day, each once.
     pub fn note(&self, note: impl Into<String>) {
-        let note = note.into();
+        let (text, at_ms) = (note.into(), self.shared.clock.now_ms());
         self.update(|facts| {
-            facts.notes.retain(|known| *known != note);
-            facts.notes.push(note);
-            let surplus = facts.notes.len().saturating_sub(NOTES_MAX);
-            facts.notes.drain(..surplus);
+            facts.notes.retain(|known| known.about.is_some() || known.text != text);
+            facts.notes.push(Note { about: None, text, at_ms });
+            let events = facts.notes.iter().filter(|note| note.about.is_none()).count();
+            let mut surplus = events.saturating_sub(NOTES_MAX);
+            facts.notes.retain(|note| {
+                let goes = note.about.is_none() && surplus > 0;
+                surplus -= usize::from(goes);
+                !goes
+            });
+        });
+    }
+
+    /// What a person should know of something for as long as nothing else is said of it: these replace what was said of
+    /// `about` before, and none ends it.
+    pub fn stands(&self, about: &str, notes: impl IntoIterator<Item = String>) {
+        let notes: Vec<String> = notes.into_iter().collect();
+        let is_it = |note: &Note| note.about.as_deref() == Some(about);
+        if self.facts().notes.iter().filter(|note| is_it(note)).map(|note| &note.text).eq(&notes) {
+            return;
+        }
+        let at_ms = self.shared.clock.now_ms();
+        self.update(|facts| {
+            facts.notes.retain(|note| !is_it(note));
+            facts.notes.extend(notes.into_iter().map(|text| Note { about: Some(about.to_owned()), text, at_ms }));
         });
     }
 
@@ -218,7 +260,7 @@ impl Board {
             log: facts.log,
             conflicts: facts.conflicts,
             foreign_keys: facts.foreign_keys.clone(),
-            notes: facts.notes.clone(),
+            notes: facts.notes.iter().filter_map(|note| note.shown(now_ms)).collect(),
             metrics,
         }
     }

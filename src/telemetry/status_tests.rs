@@ -225,3 +225,24 @@ fn what_stopped_a_direction_is_told_at_both_until_that_one_has_gone_on() {
     send.goes_on(LinkState::Live, false);
     assert_eq!(said(), [(LinkState::Live, false), (LinkState::Connecting, true)], "each for itself");
 }
+
+/// What had been so once was told for as long as the process ran, and nothing said when it was.
+#[test]
+fn what_stands_goes_when_it_is_over_and_what_happened_has_its_time_and_goes_after_a_day() {
+    let (board, clock) = board();
+    board.stands("t", Some("table t is too large".to_owned()));
+    board.note("table t was made anew");
+    let event = "1970-01-01 00:16:40 UTC: table t was made anew";
+    assert_eq!(board.report().notes, ["table t is too large", event]);
+    let mut changes = board.subscribe();
+    changes.mark_unchanged();
+    board.stands("t", Some("table t is too large".to_owned()));
+    assert!(!changes.has_changed().expect("the board lives"), "that is known");
+    board.stands("t", None);
+    assert_eq!(board.report().notes, [event]);
+    board.stands("u", (0..60).map(|number| number.to_string()));
+    (0..60).for_each(|number| board.note(format!("event {number}")));
+    assert_eq!(board.report().notes.len(), 60 + 50, "of events only the newest are kept");
+    clock.set(1_000_000 + 24 * 3_600_000);
+    assert_eq!(board.report().notes.len(), 60);
+}
