@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use rusqlite::Connection;
 
 use super::output;
-use super::status::time_of_day;
+use super::status::{person_position, time_of_day};
 use crate::model::{Epoch, Position};
 use crate::telemetry::{EventsReport, EventsState};
 
@@ -14,7 +14,7 @@ use crate::telemetry::{EventsReport, EventsState};
 /// # Errors
 /// SQLite's.
 pub(super) fn offline(connection: &Connection, head: i64) -> rusqlite::Result<Vec<EventsReport>> {
-    let sql = "SELECT name, epoch, seq FROM __cdc_consumers WHERE kind = 'events' ORDER BY name";
+    let sql = "SELECT name, epoch, seq, at FROM __cdc_consumers WHERE kind = 'events' ORDER BY name";
     let mut consumers = connection.prepare(sql)?;
     let read = |row: &rusqlite::Row<'_>| {
         let (epoch, seq): (Option<i64>, Option<i64>) = (row.get(1)?, row.get(2)?);
@@ -25,7 +25,9 @@ pub(super) fn offline(connection: &Connection, head: i64) -> rusqlite::Result<Ve
             state: EventsState::Offline,
             position: position.map(Into::into),
             head: Some(head),
-            changes_behind: position.and_then(|position| u64::try_from(head - position.seq).ok()),
+            // Noted now and then: what was taken since is not known here.
+            changes_behind: None,
+            noted_ms: row.get(3)?,
             events: 0,
             last_success_ms: None,
             failing_since_ms: None,
@@ -48,9 +50,7 @@ pub(super) fn person(events: &EventsReport) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "  events {}{to}: {}", events.name, events.state.word());
     if let Some(position) = &events.position {
-        let head = events.head.map(|head| format!(" of {head}")).unwrap_or_default();
-        let behind = events.changes_behind.map(|changes| format!(", {} changes behind", output::thousands(changes)));
-        let _ = writeln!(text, "    position {}{head}{}", position.seq, behind.unwrap_or_default());
+        text.push_str(&person_position(position.seq, (events.head, events.changes_behind), events.noted_ms));
     }
     if let Some(since_ms) = events.failing_since_ms {
         let (since, tries) = (time_of_day(since_ms), output::thousands(events.failed_tries));
@@ -99,12 +99,15 @@ mod tests {
     fn without_an_owner_the_database_tells_where_its_consumers_are() {
         let connection = crate::sqlite::in_memory().expect("memory");
         connection.execute_batch(crate::sqlite::store::CAPTURE_TABLES).expect("tables");
-        let rows = "INSERT INTO __cdc_consumers(name, kind, peer, epoch, seq) VALUES
-                    ('b', 'events', NULL, 255, 3), ('a', 'events', NULL, NULL, NULL), ('c', 'link', 7, 255, 1)";
+        let rows = "INSERT INTO __cdc_consumers(name, kind, peer, epoch, seq, at) VALUES
+                    ('b', 'events', NULL, 255, 3, 86400000), ('a', 'events', NULL, NULL, NULL, 0), ('c', 'link', 7, 255, 1, 0)";
         connection.execute_batch(rows).expect("rows");
         let found = offline(&connection, 9).expect("reads");
-        let found: Vec<_> = found.iter().map(|events| (events.name.as_str(), events.changes_behind)).collect();
-        assert_eq!(found, [("a", None), ("b", Some(6))]);
+        let names: Vec<_> = found.iter().map(|events| (events.name.as_str(), events.changes_behind)).collect();
+        assert_eq!(names, [("a", None), ("b", None)]);
+        let noted =
+            "position 3 of 9 as noted last, at 1970-01-02 00:00:00 UTC; how far behind now is unknown, at most 6";
+        assert!(person(&found[1]).contains(noted), "{}", person(&found[1]));
         assert_eq!(person(&offline(&connection, 9).expect("reads")[0]), "  events a: offline\n");
     }
 }

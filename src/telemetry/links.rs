@@ -291,6 +291,7 @@ impl Link {
             changes_behind: self.changes_behind(),
             seconds_behind: behind_ms.map(|ms| ms as f64 / 1_000.0),
             as_of_ms: behind_ms.map(|ms| now_ms - ms),
+            noted_ms: None,
             last_error: self.error.clone(),
         }
     }

@@ -53,6 +53,7 @@ impl Output {
             position: self.position.map(Into::into),
             head: self.head,
             changes_behind: behind.map(|behind| u64::try_from(behind).unwrap_or(0)),
+            noted_ms: None,
             events: self.events,
             last_success_ms: self.last_success_ms,
             failing_since_ms: self.failing_since_ms,

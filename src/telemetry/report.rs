@@ -135,8 +135,11 @@ pub struct LinkReport {
     pub position: Option<PositionReport>,
     /// The end of the sender's log, as last heard.
     pub head: Option<i64>,
-    /// Log entries between the two.
+    /// Log entries between the two; `null` where `position` is only what was noted.
     pub changes_behind: Option<u64>,
+    /// Where no process runs and the peer may have more than is known here: when `position` was noted, ms since 1970.
+    #[serde(default)]
+    pub noted_ms: Option<i64>,
     /// The age of the oldest change that is not applied; without a connection at least the time since the last
     /// heartbeat; `null` where nothing is known.
     pub seconds_behind: Option<f64>,
@@ -191,8 +194,11 @@ pub struct EventsReport {
     pub position: Option<PositionReport>,
     /// The end of the log.
     pub head: Option<i64>,
-    /// Log entries between the two.
+    /// Log entries between the two; `null` where `position` is only what was noted.
     pub changes_behind: Option<u64>,
+    /// Where no process runs and more may have been taken: when `position` was noted, ms since 1970.
+    #[serde(default)]
+    pub noted_ms: Option<i64>,
     /// Events that were taken since the process began.
     pub events: u64,
     /// When a batch was taken last, ms since 1970.
