@@ -144,12 +144,11 @@ fn position(epoch: Option<i64>, seq: Option<i64>) -> Option<Position> {
 }
 
 fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(), sqlite::Error> {
-    if store::epoch(connection)?.is_none() {
-        return Ok(());
-    }
+    let Some(epoch) = store::epoch(connection)? else { return Ok(()) };
     let log = store::log_table(connection)?;
     let ends = format!("SELECT coalesce(min(seq), 0), coalesce(max(seq), -1) FROM main.{log}");
     let (oldest, head): (i64, i64) = connection.query_row(&ends, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let end = Position { epoch, seq: head };
     let rows = u64::try_from(head - oldest + 1).unwrap_or(0);
     report.log = Some(LogReport { rows, bytes: rows.saturating_mul(ENTRY_BYTES_ESTIMATE) });
     let mut tables = connection.prepare(
@@ -167,11 +166,12 @@ fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(
     let links = consumers.query_map([], |row| {
         let position = position(row.get(1)?, row.get(2)?);
         let link = offline_link(row.get(0)?, Direction::Send, position);
-        // Noted now and then: what the peer has applied since is not known here.
-        Ok(LinkReport { head: Some(head), noted_ms: row.get(3)?, ..link })
+        // Noted now and then: what the peer has applied since is not known here, unless nothing was left then.
+        let changes_behind = (position == Some(end)).then_some(0);
+        Ok(LinkReport { head: Some(head), changes_behind, noted_ms: row.get(3)?, ..link })
     })?;
     report.links.extend(links.collect::<rusqlite::Result<Vec<_>>>()?);
-    report.events = status_events::offline(connection, head)?;
+    report.events = status_events::offline(connection, end)?;
     Ok(())
 }
 

@@ -9,11 +9,11 @@ use super::status::{person_position, time_of_day};
 use crate::model::{Epoch, Position};
 use crate::telemetry::{EventsReport, EventsState};
 
-/// The consumers of events that the database knows, up to the end of its log at `head`.
+/// The consumers of events that the database knows, whose log ends at `end`.
 ///
 /// # Errors
 /// SQLite's.
-pub(super) fn offline(connection: &Connection, head: i64) -> rusqlite::Result<Vec<EventsReport>> {
+pub(super) fn offline(connection: &Connection, end: Position) -> rusqlite::Result<Vec<EventsReport>> {
     let sql = "SELECT name, epoch, seq, at FROM __cdc_consumers WHERE kind = 'events' ORDER BY name";
     let mut consumers = connection.prepare(sql)?;
     let read = |row: &rusqlite::Row<'_>| {
@@ -24,9 +24,9 @@ pub(super) fn offline(connection: &Connection, head: i64) -> rusqlite::Result<Ve
             output: None,
             state: EventsState::Offline,
             position: position.map(Into::into),
-            head: Some(head),
-            // Noted now and then: what was taken since is not known here.
-            changes_behind: None,
+            head: Some(end.seq),
+            // Noted now and then: what was taken since is not known here, unless nothing was left then.
+            changes_behind: (position == Some(end)).then_some(0),
             noted_ms: row.get(3)?,
             events: 0,
             last_success_ms: None,
@@ -102,12 +102,14 @@ mod tests {
         let rows = "INSERT INTO __cdc_consumers(name, kind, peer, epoch, seq, at) VALUES
                     ('b', 'events', NULL, 255, 3, 86400000), ('a', 'events', NULL, NULL, NULL, 0), ('c', 'link', 7, 255, 1, 0)";
         connection.execute_batch(rows).expect("rows");
-        let found = offline(&connection, 9).expect("reads");
+        let at = |seq| Position { epoch: Epoch(255), seq };
+        let found = offline(&connection, at(9)).expect("reads");
         let names: Vec<_> = found.iter().map(|events| (events.name.as_str(), events.changes_behind)).collect();
         assert_eq!(names, [("a", None), ("b", None)]);
         let noted =
             "position 3 of 9 as noted last, at 1970-01-02 00:00:00 UTC; how far behind now is unknown, at most 6";
         assert!(person(&found[1]).contains(noted), "{}", person(&found[1]));
-        assert_eq!(person(&offline(&connection, 9).expect("reads")[0]), "  events a: offline\n");
+        assert_eq!(person(&found[0]), "  events a: offline\n");
+        assert_eq!(offline(&connection, at(3)).expect("reads")[1].changes_behind, Some(0), "nothing was left");
     }
 }

@@ -135,9 +135,9 @@ pub struct LinkReport {
     pub position: Option<PositionReport>,
     /// The end of the sender's log, as last heard.
     pub head: Option<i64>,
-    /// Log entries between the two; `null` where `position` is only what was noted.
+    /// Log entries between the two; `null` where `position` is only what was noted, and that is not the end.
     pub changes_behind: Option<u64>,
-    /// Where no process runs and the peer may have more than is known here: when `position` was noted, ms since 1970.
+    /// Where no process runs, and the peer may have more than is known here: when `position` was noted, ms since 1970.
     #[serde(default)]
     pub noted_ms: Option<i64>,
     /// The age of the oldest change that is not applied; without a connection at least the time since the last
@@ -194,7 +194,7 @@ pub struct EventsReport {
     pub position: Option<PositionReport>,
     /// The end of the log.
     pub head: Option<i64>,
-    /// Log entries between the two; `null` where `position` is only what was noted.
+    /// Log entries between the two; `null` where `position` is only what was noted, and that is not the end.
     pub changes_behind: Option<u64>,
     /// Where no process runs and more may have been taken: when `position` was noted, ms since 1970.
     #[serde(default)]
