@@ -108,9 +108,10 @@ mod tests {
         let (status, why) = get(&board, "/ready").await;
         assert_eq!((status, why.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "link \"source\" is connecting\n"));
         link.connected(true);
-        link.state(LinkState::Live);
+        link.goes_on(LinkState::Live, true);
         assert_eq!(get(&board, "/ready").await.0, StatusCode::OK);
-        link.halt(Trouble { code: "x".into(), message: "y".into(), hint: String::new() });
+        let trouble = Trouble { code: "x".into(), message: "y".into(), hint: String::new() };
+        link.trouble(&trouble, LinkState::Halted, None);
         assert_eq!(get(&board, "/ready").await.0, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(get(&board, "/live").await.0, StatusCode::OK);
         let (status, json) = get(&board, "/status.json").await;

@@ -56,6 +56,8 @@ pub struct Looked {
     pub repaired: u64,
     /// Tables that take longer to read than they may.
     pub too_large: Vec<String>,
+    /// Tables all of whose foreign keys were looked at.
+    pub whole: Vec<String>,
 }
 
 /// Notes that a window touched tables (in lower case), inside the caller's transaction.
@@ -176,6 +178,7 @@ impl ForeignKeys {
                 }
             }
         }
+        looked.whole = whole(&keys, &due, &looked.too_large);
         let mut repaired = Vec::new();
         for record in &recorded {
             let of = keys.iter().find(|of| record.is(of));
@@ -247,6 +250,15 @@ impl ForeignKeys {
         }
         Ok(transaction.commit()?)
     }
+}
+
+/// The tables all of whose foreign keys a look at what is due has read.
+fn whole(keys: &[ForeignKey], due: &BTreeSet<String>, too_large: &[String]) -> Vec<String> {
+    let is_left = |name: &str| {
+        too_large.iter().any(|table| table == name) || keys.iter().any(|of| of.child.name == name && !of.touches(due))
+    };
+    let names: BTreeSet<&String> = keys.iter().map(|of| &of.child.name).collect();
+    names.into_iter().filter(|name| !is_left(name)).cloned().collect()
 }
 
 /// The rows that are recorded as breaking a foreign key; none where nothing of ours is in the database.

@@ -111,8 +111,8 @@ pub struct Replicate {
     #[arg(long, value_enum, requires = "two_way", value_name = "WHO")]
     pub seed: Option<SeedChoice>,
     /// With `--seed merge`: whose rows win where both have one.
-    #[arg(long, value_enum, requires = "two_way", value_name = "WHO")]
-    pub seed_prefer: Option<SeedChoice>,
+    #[arg(long, value_parser = ["a", "b"], requires = "two_way", value_name = "WHO")]
+    pub seed_prefer: Option<String>,
 }
 
 /// One of the two databases of `replicate --two-way`, or both.
@@ -484,6 +484,7 @@ mod tests {
             "twinlite status --db a.db --config x.yaml",
             "twinlite replicate a.db",
             "twinlite replicate a.db b.db --verify",
+            "twinlite replicate a.db b.db --two-way --seed merge --seed-prefer merge",
             "twinlite sample shop.db --size big",
             "twinlite conflicts drop --db a.db",
             "twinlite conflicts drop 3 --all --db a.db",

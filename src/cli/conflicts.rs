@@ -117,7 +117,7 @@ fn line(found: &Summary) -> Vec<String> {
         found.key.shown(),
         winner(found),
         lost(found).to_owned(),
-        found.why.clone(),
+        why(found),
         policy(found),
         versions(found),
         peer(found),
@@ -140,8 +140,13 @@ fn lost(found: &Summary) -> &'static str {
     }
 }
 
+fn why(found: &Summary) -> String {
+    let refers_to = found.refers_to.as_ref().map(|table| format!(": refers to {table}"));
+    format!("{}{}", found.why, refers_to.unwrap_or_default())
+}
+
 fn policy(found: &Summary) -> String {
-    if found.is_foreign_key() { format!("refers to {}", found.policy) } else { found.policy.clone() }
+    found.policy.clone().unwrap_or_else(|| "-".to_owned())
 }
 
 fn versions(found: &Summary) -> String {
@@ -173,7 +178,7 @@ fn person(record: &Record) -> String {
     let said = [
         ("when", found.at.replace('T', " ")),
         ("won", winner(found)),
-        ("why", found.why.clone()),
+        ("why", why(found)),
         ("policy", policy(found)),
         ("versions", versions(found)),
         ("peer", peer(found)),
@@ -183,7 +188,7 @@ fn person(record: &Record) -> String {
     match &record.loser {
         Loser::Deletion(_) => text.push_str("what lost: the row was deleted\n"),
         Loser::Nothing(columns) => {
-            let (columns, table) = (columns.join(", "), &found.policy);
+            let (columns, table) = (columns.join(", "), found.refers_to.as_deref().unwrap_or_default());
             text.push_str(&format!("nothing lost: ({columns}) refers to a row of \"{table}\" that is not there\n"));
         }
         Loser::Row(row) => {
@@ -221,8 +226,8 @@ fn summary(found: &Summary) -> serde_json::Value {
         "winner": Some(&found.winner).filter(|winner| !winner.is_empty()),
         "lost": if found.is_foreign_key() { None } else { Some(lost(found)) },
         "why": found.why,
-        "policy": Some(&found.policy).filter(|_| !found.is_foreign_key()),
-        "refers_to": Some(&found.policy).filter(|_| found.is_foreign_key()),
+        "policy": found.policy,
+        "refers_to": found.refers_to,
         "local_version": found.local_version,
         "incoming_version": found.incoming_version,
         "peer": { "id": found.peer.map(|peer| peer.to_string()), "name": found.peer_name },

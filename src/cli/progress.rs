@@ -147,9 +147,9 @@ fn line(report: &StatusReport, link: &LinkReport, pace: &mut Pace) -> String {
     let behind = link.changes_behind.map_or_else(|| "?".to_owned(), grouped);
     let lag = link.seconds_behind.map_or_else(|| "?".to_owned(), |seconds| format!("{seconds:.1}"));
     match link.state {
-        LinkState::Halted => {
+        LinkState::Halted | LinkState::Waiting => {
             let error = link.last_error.as_ref().map_or("", |error| error.message.as_str());
-            format!("halted: {error}")
+            format!("{}: {error}", link.state.word())
         }
         LinkState::Snapshot => format!("copying: {copied} of {tables} tables done"),
         LinkState::Connecting | LinkState::Offline => format!("{}: as of {lag} s ago", link.state.word()),

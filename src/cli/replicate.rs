@@ -218,7 +218,7 @@ pub(super) async fn stuck(board: &Board) -> Trouble {
             continue;
         }
         idle += 1;
-        let down = report.links.iter().filter(|link| link.state == LinkState::Connecting);
+        let down = report.links.iter().filter(|link| [LinkState::Connecting, LinkState::Waiting].contains(&link.state));
         let error = down.filter_map(|link| link.last_error.clone()).next();
         failing += u32::from(error.is_some());
         last = error.or(last);
@@ -244,6 +244,10 @@ pub(super) fn given_up(trouble: Trouble, args: &Replicate) -> anyhow::Error {
             "{message}; one of the two was joined with another database before, or torn down since: to join these two, keep \
              what `twinlite conflicts list` shows, run `twinlite teardown --db` on both, which leaves every row, and run \
              this again with --seed a, --seed b, or --seed merge --seed-prefer a|b"
+        ),
+        "both_restored" => anyhow!(
+            "{message}; to join these two anew, keep what `twinlite conflicts list` shows, run `twinlite teardown --db` on both, \
+             which leaves every row, and run this again with --seed merge --seed-prefer a|b"
         ),
         "seed_needed" => anyhow!(
             "{message}: say whose rows win, with --seed a, --seed b, or --seed merge --seed-prefer a|b to keep what only one \
@@ -388,9 +392,9 @@ mod tests {
             )
             .to_string()
         };
-        for code in ["divergence", "peer_changed", "seed_needed"] {
+        for code in ["divergence", "peer_changed", "seed_needed", "both_restored"] {
             let both = said(&["--two-way"], code);
-            assert!(both.contains("--seed a") && !both.contains("remove b.db"), "{both}");
+            assert!(both.contains("--seed ") && !both.contains("remove b.db"), "{both}");
         }
         assert!(
             said(&[], "divergence").contains("remove b.db"),
@@ -403,10 +407,9 @@ mod tests {
         let board = Board::new(REPLICA, "replica.db", Arc::new(SystemClock));
         let link = board.link(SOURCE, Direction::Receive, None);
         let full = Trouble { code: "disk_full".to_owned(), message: "full".to_owned(), hint: String::new() };
-        link.state(LinkState::Snapshot);
+        link.goes_on(LinkState::Snapshot, true);
         assert!(timeout(STUCK_AFTER * 10, stuck(&board)).await.is_err(), "a copy that runs is not stuck");
-        link.error(Some(full.clone()));
-        link.state(LinkState::Connecting);
+        link.trouble(&full, LinkState::Waiting, None);
         assert!(timeout(STUCK_AFTER / 2, stuck(&board)).await.is_err(), "it may pass");
         assert_eq!(timeout(STUCK_AFTER * 2, stuck(&board)).await.expect("given up"), full);
     }
@@ -418,15 +421,15 @@ mod tests {
         let [sends, receives] = [Direction::Send, Direction::Receive].map(|way| board.link("a", way, None));
         let full = Trouble { code: "disk_full".to_owned(), message: "full".to_owned(), hint: String::new() };
         let up_and_down = async {
+            // Or a look and a change would come at one instant, and chance would decide which is first.
+            tokio::time::sleep(Duration::from_millis(500)).await;
             loop {
-                sends.error(None);
-                [&sends, &receives].iter().for_each(|link| link.state(LinkState::Live));
+                [&sends, &receives].iter().for_each(|link| link.goes_on(LinkState::Live, true));
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 for link in [&sends, &receives] {
-                    link.error(Some(full.clone()));
-                    link.state(LinkState::Connecting);
+                    link.trouble(&full, LinkState::Connecting, None);
                 }
-                tokio::time::sleep(Duration::from_secs(4)).await;
+                tokio::time::sleep(Duration::from_secs(3)).await;
             }
         };
         let looking = async {

@@ -22,6 +22,7 @@ use crate::sqlite::{self, Role};
 use crate::telemetry::report::FORMAT;
 use crate::telemetry::{
     BROKEN_SHOWN_MAX, Direction, LinkReport, LinkState, LogReport, NodeReport, StatusReport, TableReport, TableState,
+    utc,
 };
 
 /// What an entry of the log occupies, roughly: a row of small integers, its key, and its part of a page. Only for the
@@ -147,13 +148,12 @@ fn position(epoch: Option<i64>, seq: Option<i64>) -> Option<Position> {
     Some(Position { epoch: Epoch(epoch?), seq: seq? })
 }
 
-fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(), capture::Error> {
-    if store::epoch(connection)?.is_none() {
-        return Ok(());
-    }
+fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(), sqlite::Error> {
+    let Some(epoch) = store::epoch(connection)? else { return Ok(()) };
     let log = store::log_table(connection)?;
     let ends = format!("SELECT coalesce(min(seq), 0), coalesce(max(seq), -1) FROM main.{log}");
     let (oldest, head): (i64, i64) = connection.query_row(&ends, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let end = Position { epoch, seq: head };
     let rows = u64::try_from(head - oldest + 1).unwrap_or(0);
     report.log = Some(LogReport { rows, bytes: rows.saturating_mul(ENTRY_BYTES_ESTIMATE) });
     let mut tables = connection.prepare(
@@ -165,14 +165,15 @@ fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(
     })?;
     report.tables.extend(captured.collect::<rusqlite::Result<Vec<_>>>()?);
     report.tables.extend(skipped(connection)?);
-    let tail = change_log::tail(connection)?;
-    let sql = "SELECT name, epoch, seq FROM __cdc_consumers WHERE peer IS NOT NULL AND kind <> 'events' ORDER BY name";
+    let sql =
+        "SELECT name, epoch, seq, at FROM __cdc_consumers WHERE peer IS NOT NULL AND kind <> 'events' ORDER BY name";
     let mut consumers = connection.prepare(sql)?;
     let links = consumers.query_map([], |row| {
         let position = position(row.get(1)?, row.get(2)?);
         let link = offline_link(row.get(0)?, Direction::Send, position);
-        let behind = position.map(|position| tail.changes(position.seq, head));
-        Ok(LinkReport { head: Some(head), changes_behind: behind, ..link })
+        // Noted now and then: what the peer has applied since is not known here, unless nothing was left then.
+        let changes_behind = (position == Some(end)).then_some(0);
+        Ok(LinkReport { head: Some(head), changes_behind, noted_ms: row.get(3)?, ..link })
     })?;
     report.links.extend(links.collect::<rusqlite::Result<Vec<_>>>()?);
     Ok(())
@@ -195,6 +196,7 @@ fn offline_link(name: String, direction: Direction, position: Option<Position>) 
         position: position.map(Into::into),
         head: None,
         changes_behind: None,
+        noted_ms: None,
         seconds_behind: None,
         as_of_ms: None,
         last_error: None,
@@ -260,9 +262,7 @@ fn person_link(link: &LinkReport) -> String {
         _ => text.push_str("    how far behind is not known: nothing was heard from the peer yet\n"),
     }
     if let Some(position) = &link.position {
-        let head = link.head.map(|head| format!(" of {head}")).unwrap_or_default();
-        let behind = link.changes_behind.map(|changes| format!(", {} changes behind", output::thousands(changes)));
-        let _ = writeln!(text, "    position {}{head}{}", position.seq, behind.unwrap_or_default());
+        text.push_str(&person_position(position.seq, (link.head, link.changes_behind), link.noted_ms));
     }
     if let Some(error) = &link.last_error {
         let _ = writeln!(text, "    error ({}): {}", error.code, error.message);
@@ -271,6 +271,20 @@ fn person_link(link: &LinkReport) -> String {
         }
     }
     text
+}
+
+/// Where a reader of the log is, of where it ends: what is behind, or, of what was only noted, when and what may be.
+pub(super) fn person_position(seq: i64, (head, behind): (Option<i64>, Option<u64>), noted_ms: Option<i64>) -> String {
+    let end = head.map(|head| format!(" of {head}")).unwrap_or_default();
+    let more = match (behind, noted_ms, head) {
+        (Some(changes), _, _) => format!(", {} changes behind", output::thousands(changes)),
+        (None, Some(ms), Some(head)) => {
+            let most = output::thousands(u64::try_from(head - seq).unwrap_or(0));
+            format!(" as noted last, at {}; how far behind now is unknown, at most {most} changes", utc(ms))
+        }
+        (None, _, _) => String::new(),
+    };
+    format!("    position {seq}{end}{more}\n")
 }
 
 /// Hours, minutes and seconds, UTC: the standard library knows no time zones, and logs are in UTC too.
@@ -326,11 +340,12 @@ mod tests {
             sent_ms: 50_587_400,
             at_ms: 50_587_400,
         });
-        link.halt(Trouble {
+        let trouble = Trouble {
             code: "constraint".into(),
             message: "apply 1991..=3990 from \"source\": table \"a\" key 77: NOT NULL".into(),
             hint: "drop the NOT NULL".into(),
-        });
+        };
+        link.trouble(&trouble, LinkState::Halted, None);
         link.table(TableReport {
             rows_copied: 500,
             rows_total: Some(1_000),
@@ -376,7 +391,7 @@ mod tests {
                  INSERT INTO __cdc_log(seq) VALUES (4), (9);
                  INSERT INTO __cdc_tables(id, name, columns, key, ddl, indexes) VALUES (1, 'c', '', '', '', '');
                  INSERT INTO __cdc_tables(id, name, replaces, columns, key, ddl, indexes) VALUES (2, 'c', 1, '', '', '', '');
-                 INSERT INTO __cdc_consumers(name, kind, peer, epoch, seq) VALUES ('archive', 'link', 8, 1, 7);",
+                 INSERT INTO __cdc_consumers(name, kind, peer, epoch, seq, at) VALUES ('archive', 'link', 8, 1, 7, 86400000);",
             )
             .expect("rows");
         store::set_meta(&connection, meta_key::EPOCH, 1).expect("epoch");
@@ -388,7 +403,12 @@ mod tests {
         let links: Vec<_> = report.links.iter().map(|link| (link.name.as_str(), link.direction, link.state)).collect();
         let offline = LinkState::Offline;
         assert_eq!(links, [("source", Direction::Receive, offline), ("archive", Direction::Send, offline)]);
-        assert_eq!((report.links[0].seconds_behind, report.links[1].changes_behind), (None, Some(1)));
+        // It told what was noted last as if it were so now.
+        assert_eq!((report.links[0].seconds_behind, report.links[1].changes_behind), (None, None));
+        assert_eq!((report.links[1].head, report.links[1].noted_ms), (Some(9), Some(86_400_000)));
+        let noted =
+            "position 7 of 9 as noted last, at 1970-01-02 00:00:00 UTC; how far behind now is unknown, at most 2";
+        assert!(person(&report).contains(noted), "{}", person(&report));
         assert_eq!(report.links[0].position.as_ref().expect("known").epoch, "00000000000000ff");
         let tables: Vec<_> = report.tables.iter().map(|table| (table.name.as_str(), table.state)).collect();
         let (live, snapshot, skipped) = (TableState::Live, TableState::Snapshot, TableState::Skipped);

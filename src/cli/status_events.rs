@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::output;
-use super::status::time_of_day;
+use super::status::{person_position, time_of_day};
 use crate::telemetry::EventsReport;
 
 /// One consumer as a person reads it.
@@ -18,9 +18,7 @@ pub(super) fn person(events: &EventsReport) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "  events {}{to}: {}", events.name, events.state.word());
     if let Some(position) = &events.position {
-        let head = events.head.map(|head| format!(" of {head}")).unwrap_or_default();
-        let behind = events.changes_behind.map(|changes| format!(", {} changes behind", output::thousands(changes)));
-        let _ = writeln!(text, "    position {}{head}{}", position.seq, behind.unwrap_or_default());
+        text.push_str(&person_position(position.seq, (events.head, events.changes_behind), None));
     }
     if let Some(since_ms) = events.failing_since_ms {
         let (since, tries) = (time_of_day(since_ms), output::thousands(events.failed_tries));

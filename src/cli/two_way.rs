@@ -134,25 +134,20 @@ fn config(args: &Replicate, number: usize, socket: &str) -> Result<NodeConfig> {
 
 /// What `--seed` and `--seed-prefer` say.
 pub(super) fn seed(args: &Replicate) -> Result<Option<Seed>> {
-    let name = |choice: SeedChoice| match choice {
-        SeedChoice::A => Some(NAMES[0].to_owned()),
-        SeedChoice::B => Some(NAMES[1].to_owned()),
-        SeedChoice::Merge => None,
-    };
-    let preferred = args.seed_prefer.and_then(name);
-    match args.seed {
-        None => {
-            ensure!(args.seed_prefer.is_none(), "--seed-prefer means something only with --seed merge");
-            Ok(None)
-        }
+    // What it may say are NAMES.
+    let preferred = args.seed_prefer.clone();
+    if args.seed != Some(SeedChoice::Merge) {
+        ensure!(preferred.is_none(), "--seed-prefer means something only with --seed merge");
+    }
+    let node = |number: usize| Some(Seed::Node(NAMES[number].to_owned()));
+    Ok(match args.seed {
+        None => None,
+        Some(SeedChoice::A) => node(0),
+        Some(SeedChoice::B) => node(1),
         Some(SeedChoice::Merge) => {
             let prefer = preferred
                 .context("--seed merge needs --seed-prefer a or --seed-prefer b: whose rows win where both have one")?;
-            Ok(Some(Seed::Merge { prefer }))
+            Some(Seed::Merge { prefer })
         }
-        Some(one) => {
-            ensure!(args.seed_prefer.is_none(), "--seed-prefer means something only with --seed merge");
-            Ok(name(one).map(Seed::Node))
-        }
-    }
+    })
 }

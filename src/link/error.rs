@@ -139,7 +139,8 @@ impl Error {
         }
     }
 
-    /// As `status` and a peer see it.
+    /// As `status` and a peer see it: in our words, and the causes that are words for people. Whoever logs the failure
+    /// has all of them.
     pub fn trouble(&self) -> Trouble {
         let code = match self {
             Self::Address { .. } => "address",
@@ -151,7 +152,23 @@ impl Error {
             Self::Version { .. } => "protocol_version",
             Self::Spool(_) => "spool",
         };
-        Trouble { code: code.to_owned(), message: chain(self), hint: String::new() }
+        let message = match self {
+            // What the HTTP/2 library has to say of its frames tells a person nothing; it is for the log.
+            Self::Refused { .. } | Self::Handshake { .. } | Self::Lost { .. } => self.to_string(),
+            Self::Address { .. }
+            | Self::Connect { .. }
+            | Self::Taken { .. }
+            | Self::Bind { .. }
+            | Self::Serve { .. }
+            | Self::Closed { .. }
+            | Self::Overrun { .. }
+            | Self::Decode(_)
+            | Self::Malformed(_)
+            | Self::TooLarge { .. }
+            | Self::Version { .. }
+            | Self::Spool(_) => chain(self),
+        };
+        Trouble { code: code.to_owned(), message, hint: String::new() }
     }
 }
 

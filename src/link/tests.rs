@@ -343,6 +343,9 @@ async fn a_cable_that_is_cut_in_the_middle_of_a_frame_is_an_error_on_both_sides(
         let error = soon(side.stream.next()).await.expect_err("lost");
         assert!(matches!(error, Error::Lost { .. }), "{error}");
         assert_eq!(error.fault(), Fault::Retry);
+        // It told people of the HTTP/2 library's frames: "h2 protocol error: error reading a body from connection".
+        let said = error.trouble().message;
+        assert!(said.starts_with("lost the connection to ") && !said.contains("error"), "{said}");
         assert!(soon(side.stream.next()).await.expect("over").is_none());
     }
 }

@@ -69,7 +69,8 @@ pub(super) async fn bind(address: &str) -> Result<server::Listener> {
 /// Serves the plugin for the node's own database.
 pub(super) fn serve(parts: &Parts, listener: server::Listener, tasks: &mut JoinSet<()>) {
     tracing::info!(address = listener.address(), "serving CloudQuery's plugin protocol for this database");
-    parts.board.note(format!("CloudQuery's plugin protocol is served on {}", listener.address()));
+    let note = format!("CloudQuery's plugin protocol is served on {}", listener.address());
+    parts.board.stands("CloudQuery's plugin protocol", Some(note));
     let database = parts.config.database.clone();
     let options = Options { local: Some(database.clone()), ..Options::default() };
     let sources = Sources::of_node(database, parts.feed.clone(), Arc::clone(&parts.clock));

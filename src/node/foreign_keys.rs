@@ -84,15 +84,20 @@ fn windows(parts: &Parts) -> u64 {
 
 /// Says what was found. Whether anything is left to be repaired.
 fn tell(parts: &Parts, looked: &Looked) -> bool {
-    let Looked { broken, appeared, repaired, too_large } = looked;
+    let Looked { broken, appeared, repaired, too_large, whole } = looked;
     parts.board.add_conflicts(*appeared);
     parts.board.settle_conflicts(*repaired);
     parts.board.set_foreign_keys(broken.iter().map(report));
+    let about = |table: &String| format!("foreign keys of {table}");
+    for table in whole {
+        parts.board.stands(&about(table), None);
+    }
     for table in too_large {
-        parts.board.note(format!(
+        let note = format!(
             "table \"{table}\" is too large to look at its foreign keys after each merge; do it yourself: PRAGMA \
              foreign_key_check('{table}')"
-        ));
+        );
+        parts.board.stands(&about(table), Some(note));
     }
     if *appeared > 0 {
         tracing::warn!(rows = appeared, "rows break a foreign key after a merge; see `twinlite status`");

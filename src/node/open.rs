@@ -224,6 +224,7 @@ fn merge_rules(config: &NodeConfig, link: &LinkConfig) -> MergeRules {
         (tables, policy(found))
     };
     MergeRules {
+        our_name: config.name.clone(),
         forwards: config.links.len() > 1,
         one_way: !link.directions.sends(),
         policies: Policies {

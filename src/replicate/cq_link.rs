@@ -98,8 +98,8 @@ impl<S: ChangeSource> CloudQueryLink<S> {
                 tracing::warn!(link, code = trouble.code, "link interrupted: {}", trouble.message);
             }
         }
-        self.status.error(Some(trouble.clone()));
-        self.status.state(if halted { LinkState::Halted } else { LinkState::Connecting });
+        let state = if halted { LinkState::Halted } else { LinkState::Connecting };
+        self.status.trouble(&trouble, state, None);
         *last = Some(trouble);
         self.status.board().metrics().reconnects_total.one();
         let wait = if halted { HALTED_LOOK_EVERY } else { backoff.next_wait() };
@@ -214,8 +214,7 @@ impl<'a, S: ChangeSource> Session<'a, S> {
         let given = outflow.book().given();
         self.committed = true;
         let status = &self.link.status;
-        status.error(None);
-        status.state(if outflow.book().done() { LinkState::Live } else { LinkState::Snapshot });
+        status.goes_on(if outflow.book().done() { LinkState::Live } else { LinkState::Snapshot }, true);
         status.applied(said.to.position, said.to.ts_ms);
         status.tables(given.iter().map(reported));
         self.show(said.head);

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::model::{Fault, Trouble};
+use crate::telemetry::Direction;
 use crate::{apply, capture, cloudquery, link, sqlite};
 
 /// A failure of a link, with what the stages under it say.
@@ -101,6 +102,25 @@ impl Error {
             Self::Peer(_) | Self::Mismatch(_) | Self::Protocol { .. } | Self::Value { .. } | Self::Sync(_) => {
                 Fault::Halt
             }
+        }
+    }
+
+    /// The direction, seen from here, whose windows this failure stops; none where it is the connection's, or the meeting's.
+    pub fn direction(&self) -> Option<Direction> {
+        match self {
+            Self::Read(_) | Self::Capture(_) | Self::SchemaRestless => Some(Direction::Send),
+            Self::Apply(_) | Self::Spool(_) => Some(Direction::Receive),
+            // What stops a peer is, but for little, that it cannot apply what we send.
+            Self::Peer(trouble) => (!["silent", "closed"].contains(&trouble.code.as_str())).then_some(Direction::Send),
+            Self::Link(_)
+            | Self::Sqlite(_)
+            | Self::Value { .. }
+            | Self::CloudQuery(_)
+            | Self::Plugin(_)
+            | Self::Sync(_)
+            | Self::Mismatch(_)
+            | Self::Protocol { .. }
+            | Self::Silent { .. } => None,
         }
     }
 

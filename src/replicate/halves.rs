@@ -240,12 +240,11 @@ impl Heart {
 
     fn show(&self) {
         let (Some(status), Some(state), Some(epoch)) = (&self.status, self.state(), self.epoch) else { return };
-        if state.acks > 0 {
-            status.error(None);
-            status.state(if state.copied { LinkState::Live } else { LinkState::Snapshot });
-        }
         status.head(state.head);
         status.position(Position { epoch, seq: state.acknowledged });
+        if state.acks > 0 {
+            status.goes_on(if state.copied { LinkState::Live } else { LinkState::Snapshot }, state.brought);
+        }
         status.heartbeat(Heard {
             head: state.head,
             behind_since_ms: state.behind_since_ms,

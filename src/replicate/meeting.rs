@@ -58,6 +58,16 @@ impl Seed {
     }
 }
 
+/// As the config has it.
+impl std::fmt::Display for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.how {
+            How::Replace => write!(f, "`seed: {}`", self.winner),
+            How::Union => write!(f, "`seed: merge` with `seed_prefer: {}`", self.winner),
+        }
+    }
+}
+
 /// What was decided for one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decided {
@@ -118,7 +128,8 @@ fn winner(us: &Side, them: &Side) -> Result<(NodeId, How), Trouble> {
                 who_holds_rows(us, them)
             ),
             "say whose rows win, at both ends of the link: `seed: <node name>`, or `seed: merge` with `seed_prefer` to \
-             keep what only one has; what is overwritten is kept as conflicts",
+             keep what only one has; what is overwritten is kept as conflicts. Where other links join the two already, \
+             take this one away instead: they would form a circle",
         )
     })
 }
@@ -144,7 +155,16 @@ pub fn with_sender(us: &str, them: &str, seed: Option<&Seed>) -> Result<(bool, H
         Some(Seed { winner, how: How::Replace }) if winner == them => Ok((true, How::Replace)),
         Some(_) | None => Err(trouble(
             "seed_needed",
-            format!("the databases of \"{us}\" and \"{them}\" both hold rows, and \"{them}\" only sends its own"),
+            match seed {
+                None => {
+                    format!(
+                        "the databases of \"{us}\" and \"{them}\" both hold rows, and \"{them}\" only sends its own"
+                    )
+                }
+                Some(seed) => format!(
+                    "{seed} cannot be followed: \"{them}\" only sends its own rows, so it becomes no copy of another"
+                ),
+            },
             "say on this link whether they replace what is here, `seed: <the sending node>`, or `seed: merge` with \
              `seed_prefer` to keep what only this one has; what is overwritten is kept as conflicts",
         )),
@@ -153,34 +173,73 @@ pub fn with_sender(us: &str, them: &str, seed: Option<&Seed>) -> Result<(bool, H
 
 /// Only the other end holds what a restored database lost, so only it may win.
 fn after_restore(us: &Side, them: &Side, restored: &Side) -> Result<(NodeId, How), Trouble> {
-    match agreed(us, them)? {
-        Some((winner, how)) if winner != restored.node && !(us.restored && them.restored) => Ok((winner, how)),
-        _ => Err(trouble(
-            "divergence",
+    if us.restored && them.restored {
+        return Err(trouble(
+            "both_restored",
             format!(
-                "the log of \"{}\" did not produce what the other end has applied of it: its database was restored from \
-                 a backup, lost its last commits or was made anew",
-                restored.name
+                "the logs of \"{}\" and \"{}\" did not produce what the other end has applied of them: both databases \
+                 were restored from backups, or lost their last commits, and no `seed` can be followed, for each holds \
+                 what the other lost",
+                us.name, them.name
             ),
-            "only the other end holds what was lost: let its name be `seed` at both ends of the link",
-        )),
+            "keep what `twinlite conflicts list` shows at both, run `twinlite teardown` on both, which leaves every row, \
+             and join them anew, with `seed: merge` and `seed_prefer` to keep what only one has",
+        ));
     }
+    let holder = if restored.node == us.node { them } else { us };
+    let agreed = agreed(us, them)?;
+    if let Some((winner, how)) = agreed
+        && winner == holder.node
+    {
+        return Ok((winner, how));
+    }
+    let (restored, holder) = (&restored.name, &holder.name);
+    let mut message = format!(
+        "the log of \"{restored}\" did not produce what the other end has applied of it: its database was restored from a \
+         backup, lost its last commits or was made anew"
+    );
+    let seeds = said(us, them);
+    if let Some((seed, _)) = seeds.first() {
+        let at: Vec<String> = seeds.iter().map(|(_, at)| format!("\"{at}\"")).collect();
+        message.push_str(&format!(
+            "; {seed}, as {} has it, cannot be followed: only \"{holder}\" holds what \"{restored}\" lost",
+            at.join(" and ")
+        ));
+    }
+    let hint = format!("let `seed` be \"{holder}\" at both ends of the link");
+    Err(Trouble { code: "divergence".to_owned(), message, hint })
+}
+
+/// The seeds that are set, each with the name of the end whose config has it.
+fn said<'a>(us: &'a Side, them: &'a Side) -> Vec<(&'a Seed, &'a str)> {
+    [us, them].into_iter().filter_map(|side| Some((side.seed.as_ref()?, side.name.as_str()))).collect()
 }
 
 /// What both configs say, or the one that says anything.
 fn agreed(us: &Side, them: &Side) -> Result<Option<(NodeId, How)>, Trouble> {
-    let named = |seed: &Seed| {
-        let winner = [us, them].into_iter().find(|side| side.name == seed.winner)?;
-        Some((winner.node, seed.how))
-    };
-    match (us.seed.as_ref().and_then(named), them.seed.as_ref().and_then(named)) {
-        (Some(ours), Some(theirs)) if ours != theirs => Err(trouble(
-            "seed_differs",
-            format!("the configs of \"{}\" and \"{}\" say different things of a first contact", us.name, them.name),
-            "let `seed` and `seed_prefer` be the same at both ends",
-        )),
-        (ours, theirs) => Ok(ours.or(theirs)),
+    let mut agreed = None;
+    for (seed, at) in said(us, them) {
+        let Some(winner) = [us, them].into_iter().find(|side| side.name == seed.winner) else {
+            return Err(trouble(
+                "seed_unknown",
+                format!(
+                    "{seed}, as \"{at}\" has it, cannot be followed: it names neither \"{}\" nor \"{}\"",
+                    us.name, them.name
+                ),
+                "let it name one of the two, the same at both ends of the link",
+            ));
+        };
+        let said = (winner.node, seed.how);
+        if agreed.is_some_and(|other| other != said) {
+            return Err(trouble(
+                "seed_differs",
+                format!("the configs of \"{}\" and \"{}\" say different things of a first contact", us.name, them.name),
+                "let `seed` and `seed_prefer` be the same at both ends",
+            ));
+        }
+        agreed = Some(said);
     }
+    Ok(agreed)
 }
 
 fn trouble(code: &str, message: String, hint: &str) -> Trouble {
@@ -245,11 +304,45 @@ mod tests {
         let mut a = Side { restored: true, ..side(1, false, false) };
         let b = side(2, false, false);
         assert_eq!(decide(&a, &b).expect_err("nobody said").code, "divergence");
-        a.seed = Some(Seed::of_word("n1"));
-        assert_eq!(decide(&a, &b).expect_err("it lost something").code, "divergence");
         a.seed = Some(Seed::of_word("n2"));
         assert_eq!(decide(&b, &a).expect("decided").to_peer, ToPeer::CopiedAgain);
         assert!(matches!(decide(&a, &b).expect("decided").from_peer, FromPeer::SeedLost { .. }));
+    }
+
+    /// It was treated as if nothing were set, and asked for a seed.
+    #[test]
+    fn a_seed_that_cannot_be_followed_is_named_with_the_reason() {
+        let restored = Side { restored: true, ..side(1, false, false) };
+        let b = side(2, false, false);
+        let with = |side: &Side, seed: &str| Side { seed: Some(Seed::of_word(seed)), ..side.clone() };
+        for (a, b, set) in [
+            (with(&restored, "n1"), b.clone(), "`seed: n1`, as \"n1\" has it,"),
+            (restored.clone(), with(&b, "n1"), "`seed: n1`, as \"n2\" has it,"),
+            (
+                with(&restored, "merge:n1"),
+                with(&b, "merge:n1"),
+                "`seed: merge` with `seed_prefer: n1`, as \"n1\" and \"n2\"",
+            ),
+        ] {
+            let error = decide(&a, &b).expect_err("it lost something");
+            let because = "cannot be followed: only \"n2\" holds what \"n1\" lost";
+            assert!(error.code == "divergence" && error.message.contains(because), "{error:?}");
+            assert!(error.message.contains(set) && error.hint.contains("let `seed` be \"n2\""), "{error:?}");
+        }
+        let neither = decide(&with(&restored, "n3"), &b).expect_err("it names nobody");
+        assert_eq!(neither.code, "seed_unknown");
+        assert!(neither.message.contains("`seed: n3`, as \"n1\" has it,"), "{neither:?}");
+        let both = decide(&with(&restored, "n2"), &Side { restored: true, ..b }).expect_err("each lost something");
+        assert!(both.code == "both_restored" && both.hint.contains("teardown"), "{both:?}");
+        let sender = with_sender("n1", "n2", Some(&Seed::of_word("n1"))).expect_err("it would copy nothing");
+        assert!(sender.message.contains("`seed: n1` cannot be followed"), "{sender:?}");
+    }
+
+    /// A circle is told by a change that comes back, so not when two ends meet.
+    #[test]
+    fn who_asks_for_a_seed_says_what_to_do_where_links_form_a_circle() {
+        let error = decide(&side(1, true, false), &side(2, true, false)).expect_err("nobody said");
+        assert!(error.code == "seed_needed" && error.hint.contains("circle"), "{error:?}");
     }
 
     #[test]

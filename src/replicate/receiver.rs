@@ -153,11 +153,13 @@ impl Receiver {
     async fn apply(&mut self, arrived: Arrived) -> Result<(), Error> {
         let (number, head) = (arrived.commit.number, arrived.commit.end.head);
         let last_part = arrived.commit.end.last_part;
-        let (copy, bytes) = (arrived.copy, arrived.items.bytes());
+        let (from, copy, bytes) = (arrived.begin.from, arrived.copy, arrived.items.bytes());
         // Known from here on, also where the window cannot be applied.
         self.status.head(head);
         let applied = self.apply_blocking(arrived).await?;
         self.count(&applied, copy, bytes);
+        let is_further = applied.checkpoint.position != from;
+        let brought = is_further || applied.migrated || applied.upserts + applied.deletes + copy.rows > 0;
         failpoint::hit(failpoint::RECEIVER_BEFORE_ACK);
         for need in &applied.needs {
             let need = Need { table: need.table, low: need.low.clone(), high: need.high.clone() };
@@ -165,7 +167,7 @@ impl Receiver {
         }
         self.sink.control(Frame::Ack(Ack { number, position: applied.checkpoint.position }))?;
         self.seen(applied.seen);
-        self.report(&applied, head, last_part).await
+        self.report(&applied, head, (last_part, brought)).await
     }
 
     /// What the peer has seen of our log, and what its later windows therefore have too, may be pruned.
@@ -218,7 +220,7 @@ impl Receiver {
     }
 
     /// Tells `status` what a window did.
-    async fn report(&mut self, applied: &Applied, head: i64, last_part: bool) -> Result<(), Error> {
+    async fn report(&mut self, applied: &Applied, head: i64, (last_part, brought): (bool, bool)) -> Result<(), Error> {
         self.tell_conflicts(&applied.conflicts);
         for note in &applied.notes {
             tracing::warn!("{note}");
@@ -233,14 +235,14 @@ impl Receiver {
             self.unfinished = open.map(|table| table.id).collect();
             self.status.tables(applied.tables.iter().map(changed_table));
         }
-        self.status.error(None);
         self.status.applied(applied.checkpoint.position, applied.checkpoint.ts_ms);
         self.status.head(head);
-        self.status.state(match (self.unfinished.is_empty(), last_part) {
+        let state = match (self.unfinished.is_empty(), last_part) {
             (false, _) => LinkState::Snapshot,
             (true, true) => LinkState::Live,
             (true, false) => LinkState::BetweenTransactions,
-        });
+        };
+        self.status.goes_on(state, brought);
         Ok(())
     }
 

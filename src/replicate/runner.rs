@@ -16,7 +16,7 @@ use super::session::End;
 use crate::capture::source::ChangeSource;
 use crate::link::{self, Address, Connection, DialOptions, Frame, Hello};
 use crate::model::{Fault, Trouble};
-use crate::telemetry::LinkState;
+use crate::telemetry::{Direction, LinkState};
 
 /// How often a halted link looks whether somebody has acted. Long enough to cost nothing, short enough that a person
 /// sees it go on.
@@ -75,8 +75,9 @@ impl<S: ChangeSource> Runner<S> {
                 }
                 Err(error) => Err(error),
             };
+            let mut flowed = false;
             for status in self.end.statuses() {
-                status.connected(false);
+                flowed |= status.connected(false);
             }
             let Err(error) = outcome else {
                 backoff.reset();
@@ -84,7 +85,7 @@ impl<S: ChangeSource> Runner<S> {
             };
             // What ends while this end is stopping too was stopped.
             if next.is_none() && !self.stop.is_cancelled() {
-                self.pause(&error, &mut backoff, &mut last).await;
+                self.pause((&error, flowed), &mut backoff, &mut last).await;
             }
         }
     }
@@ -146,8 +147,8 @@ impl<S: ChangeSource> Runner<S> {
         }
     }
 
-    /// Says what is wrong, once, and waits as it asks.
-    async fn pause(&self, error: &Error, backoff: &mut Backoff, last: &mut Option<Trouble>) {
+    /// Says what is wrong, once, and waits as it asks. `flowed`: whether the two had met, so that windows could flow.
+    async fn pause(&self, (error, flowed): (&Error, bool), backoff: &mut Backoff, last: &mut Option<Trouble>) {
         let trouble = self.end.trouble(error);
         let link = self.end.settings.peer_name.as_str();
         let halted = matches!(error.fault(), Fault::Halt | Fault::Usage);
@@ -162,9 +163,20 @@ impl<S: ChangeSource> Runner<S> {
                 tracing::warn!(link, code = trouble.code, "link interrupted: {}", trouble.message);
             }
         }
+        tracing::debug!(link, error = error as &dyn std::error::Error, "the session ended");
+        let state = match (error.fault(), error.direction()) {
+            (Fault::Halt | Fault::Usage, _) => LinkState::Halted,
+            (Fault::Retry, Some(_)) => LinkState::Waiting,
+            (Fault::Retry, None) | (Fault::CopyAgain, _) => LinkState::Connecting,
+        };
+        let has = |direction: &Direction| match direction {
+            Direction::Send => self.end.sends(),
+            Direction::Receive => self.end.receives(),
+        };
+        let stays = flowed && state != LinkState::Connecting;
+        let failed = error.direction().filter(|direction| stays && has(direction));
         for status in self.end.statuses() {
-            status.error(Some(trouble.clone()));
-            status.state(if halted { LinkState::Halted } else { LinkState::Connecting });
+            status.trouble(&trouble, state, failed);
         }
         *last = Some(trouble);
         if let Some(status) = self.end.statuses().next() {

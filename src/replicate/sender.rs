@@ -117,6 +117,8 @@ pub struct SenderState {
     pub acknowledged: i64,
     /// Windows acknowledged in this session.
     pub acks: u64,
+    /// Whether any of them brought rows, or got the peer further in our log.
+    pub brought: bool,
     /// `ts` of the oldest change sent and not acknowledged.
     pub behind_since_ms: Option<i64>,
     /// Whether every table is copied, as far as this end knows.
@@ -132,6 +134,7 @@ struct InFlight {
     bytes: u64,
     to: Position,
     first_ts_ms: Option<i64>,
+    brings: bool,
 }
 
 /// One session's sending half.
@@ -305,11 +308,13 @@ impl<S: ChangeSource> Sender<S> {
     }
 
     async fn send(&mut self, window: &SharedWindow) -> Result<(), Error> {
-        for object in &window.read.held_back {
-            let note =
-                format!("{object} is not sent to {:?}, which does not get every table that it needs", self.consumer);
-            tracing::warn!("{note}");
-            self.feed.board().note(note);
+        if window.read.tables.is_some() {
+            let note = |object: &String| {
+                format!("{object} is not sent to {:?}, which does not get every table that it needs", self.consumer)
+            };
+            let notes: Vec<String> = window.read.held_back.iter().map(note).collect();
+            notes.iter().for_each(|note| tracing::warn!("{note}"));
+            self.feed.board().stands(&format!("held back from {}", self.consumer), notes);
         }
         self.number += 1;
         let begin = Begin {
@@ -323,7 +328,9 @@ impl<S: ChangeSource> Sender<S> {
         self.sent = end.to;
         self.catalog = Some(window.read.catalog);
         self.note(|state| (state.head, state.seen) = (end.head, end.seen));
+        let copies = window.read.copied.as_ref().is_some_and(|copied| !copied.as_digest && copied.rows > 0);
         self.in_flight.push_back(InFlight {
+            brings: copies || begin.from != self.sent.position,
             number: self.number,
             bytes: window.spooled.bytes(),
             to: self.sent.position,
@@ -352,9 +359,10 @@ impl<S: ChangeSource> Sender<S> {
             Answer::Ack(ack) => {
                 failpoint::hit(failpoint::SENDER_BEFORE_ACK);
                 let expected = self.in_flight.pop_front();
-                if expected.is_none_or(|window| window.number != ack.number || window.to != ack.position) {
+                let is_next = |window: &InFlight| window.number == ack.number && window.to == ack.position;
+                let Some(window) = expected.filter(is_next) else {
                     return Err(Error::Protocol { what: "an acknowledgement for a window that was not next" });
-                }
+                };
                 self.copies.acknowledged(ack.number);
                 if self.two_way.is_none() {
                     self.feed.acknowledge(&self.consumer, ack.position.seq);
@@ -362,6 +370,7 @@ impl<S: ChangeSource> Sender<S> {
                 self.note(|state| {
                     state.acknowledged = ack.position.seq;
                     state.acks += 1;
+                    state.brought |= window.brings;
                 });
                 failpoint::hit(failpoint::SENDER_AFTER_ACK);
             }

@@ -4,6 +4,7 @@
 
 mod copying;
 pub mod failpoint;
+mod links;
 pub mod logging;
 pub mod metrics;
 mod outputs;
@@ -13,10 +14,11 @@ pub mod status;
 #[cfg(test)]
 mod status_tests;
 
+pub use links::LinkHandle;
 pub use metrics::Metrics;
 pub use outputs::EventsHandle;
 pub use report::{
     BROKEN_SHOWN_MAX, BrokenReport, Direction, EventsReport, EventsState, LinkReport, LinkState, LogReport, NodeReport,
-    PositionReport, StatusReport, TableReport, TableState,
+    PositionReport, StatusReport, TableReport, TableState, utc,
 };
-pub use status::{Board, Heard, LinkHandle};
+pub use status::{Board, Heard};

@@ -36,7 +36,8 @@ pub struct StatusReport {
     /// Rows that break a foreign key after a merge; they are among the conflicts. At most [`BROKEN_SHOWN_MAX`] are named.
     #[serde(default)]
     pub foreign_keys: Vec<BrokenReport>,
-    /// What a person should know and nothing else says, such as a column of the replica's that did not survive.
+    /// What a person should know and nothing else says: what holds, and, each with its time at the front, what happened in
+    /// the last day, such as a column of the replica's that did not survive.
     #[serde(default)]
     pub notes: Vec<String>,
     /// The node's counters; empty where no process runs.
@@ -89,6 +90,9 @@ pub enum LinkState {
     Connecting,
     /// A table is being copied.
     Snapshot,
+    /// Something stands in the way that may pass by itself, such as a full disk; the last error says what. It is tried again
+    /// until it has passed.
+    Waiting,
     /// Everything is copied; changes flow.
     Live,
     /// A window that was split is applied in part: a reader may see half of the source's transactions.
@@ -105,6 +109,7 @@ impl LinkState {
         match self {
             Self::Connecting => "connecting",
             Self::Snapshot => "snapshot",
+            Self::Waiting => "waiting",
             Self::Live => "live",
             Self::BetweenTransactions => "between_transactions",
             Self::Halted => "halted",
@@ -130,8 +135,12 @@ pub struct LinkReport {
     pub position: Option<PositionReport>,
     /// The end of the sender's log, as last heard.
     pub head: Option<i64>,
-    /// Changes between the two: where the sender's log has images, a receiver counts its entries.
+    /// Changes between the two: where the sender's log has images, a receiver counts its entries. `null` where `position` is only
+    /// what was noted, and that is not the end.
     pub changes_behind: Option<u64>,
+    /// Where no process runs, and the peer may have more than is known here: when `position` was noted, ms since 1970.
+    #[serde(default)]
+    pub noted_ms: Option<i64>,
     /// The age of the oldest change that is not applied; without a connection at least the time since the last
     /// heartbeat; `null` where nothing is known.
     pub seconds_behind: Option<f64>,
@@ -293,4 +302,10 @@ pub struct LogReport {
     pub rows: u64,
     /// What they occupy, an estimate.
     pub bytes: u64,
+}
+
+/// A moment as text, such as `2026-07-28 14:03:07 UTC`: the standard library knows no time zones, and logs are in UTC too.
+pub fn utc(ms: i64) -> String {
+    let moment = chrono::DateTime::from_timestamp_millis(ms).unwrap_or_default();
+    moment.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }

@@ -16,13 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::Metrics;
-use super::copying::{Copied, Copying};
+use super::links::{LinkHandle, Links};
 use super::outputs::{EventsHandle, Output};
 use super::report::{
-    BROKEN_SHOWN_MAX, BrokenReport, Direction, FORMAT, LinkReport, LinkState, LogReport, NodeReport, StatusReport,
-    TableReport, TableState,
+    BROKEN_SHOWN_MAX, BrokenReport, Direction, FORMAT, LogReport, NodeReport, StatusReport, TableReport, TableState,
+    utc,
 };
-use crate::model::{Clock, LogTail, NodeId, Position, Trouble};
+use crate::model::{Clock, LogTail, NodeId};
 
 /// For how long a receiving link may be without its peer before the node counts as unhealthy.
 pub const PEER_GONE_MS: i64 = 60_000;
@@ -31,12 +31,11 @@ pub const PEER_GONE_MS: i64 = 60_000;
 /// every second; a busy machine may lose a few.
 pub const SILENCE_MS: i64 = 5_000;
 
-/// How old a session is when a heartbeat alone shows that it goes well, though nothing was applied: what fails at once
-/// each time fails sooner.
-const SESSION_GOOD_MS: i64 = 10_000;
-
-/// Notes that are kept at most; older ones are in the log.
+/// Events that are kept as notes at most; older ones are in the log.
 const NOTES_MAX: usize = 50;
+
+/// For how long an event is worth a note: by then a person has looked, or looks for something else.
+const NOTE_LIFE_MS: i64 = 24 * 3_600_000;
 
 /// The status of one node. Clones share it.
 #[derive(Clone)]
@@ -55,7 +54,7 @@ struct Facts {
     name: String,
     database: String,
     id: Option<NodeId>,
-    links: BTreeMap<(String, Direction), Link>,
+    links: Links,
     outputs: BTreeMap<String, Output>,
     captured: Vec<TableReport>,
     skipped: Vec<TableReport>,
@@ -64,24 +63,25 @@ struct Facts {
     /// Below 0 for a moment where some are settled before it is told here that they were recorded.
     conflicts: i64,
     foreign_keys: Vec<BrokenReport>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
 }
 
-struct Link {
-    peer: Option<String>,
-    state: LinkState,
-    /// Since when there has been a session, or none.
-    connected: bool,
-    since_ms: i64,
-    /// When it last went well: something was applied, or the peer said that nothing is to be.
-    well_ms: i64,
-    position: Option<Position>,
-    applied_ts_ms: Option<i64>,
-    head: Option<i64>,
-    heard: Option<Heard>,
-    error: Option<Trouble>,
-    tables: BTreeMap<String, TableReport>,
-    copying: Copying,
+/// Something that a person should know.
+struct Note {
+    /// What it is about, where it stands until something else is said of that; none of an event.
+    about: Option<String>,
+    text: String,
+    at_ms: i64,
+}
+
+impl Note {
+    /// As it is shown: an event with its time, so that nobody takes it for what is.
+    fn shown(&self, now_ms: i64) -> Option<String> {
+        match self.about {
+            Some(_) => Some(self.text.clone()),
+            None => (now_ms - self.at_ms < NOTE_LIFE_MS).then(|| format!("{}: {}", utc(self.at_ms), self.text)),
+        }
+    }
 }
 
 /// What a heartbeat (or anything else that carries the same) said. Times are by the clock of who sent it, but `at_ms`.
@@ -126,12 +126,7 @@ impl Board {
     /// The handle for one direction of a link; the link is on the board from here on, `connecting`. Asking again gives
     /// another handle to the same entry.
     pub fn link(&self, name: &str, direction: Direction, peer: Option<&str>) -> LinkHandle {
-        let key = (name.to_owned(), direction);
-        let now_ms = self.shared.clock.now_ms();
-        self.update(|facts| {
-            facts.links.entry(key.clone()).or_insert_with(|| Link::new(peer.map(str::to_owned), now_ms));
-        });
-        LinkHandle { board: self.clone(), key, logs: true }
+        LinkHandle::new(self.clone(), name, direction, peer)
     }
 
     /// The handle for an output of events; it is on the board from here on, `starting`. Asking again gives another handle to
@@ -144,6 +139,16 @@ impl Board {
     pub(super) fn update_outputs(&self, change: impl FnOnce(&mut BTreeMap<String, Output>, i64)) {
         let now_ms = self.shared.clock.now_ms();
         self.update(|facts| change(&mut facts.outputs, now_ms));
+    }
+
+    /// Changes what is known of links, and wakes readers where `change` says what is new.
+    pub(super) fn update_links<T>(&self, change: impl FnOnce(&mut Links, i64) -> Option<T>) -> Option<T> {
+        let now_ms = self.shared.clock.now_ms();
+        let new = change(&mut self.facts().links, now_ms);
+        if new.is_some() {
+            self.tell();
+        }
+        new
     }
 
     /// The node's id, once its database has one.
@@ -203,14 +208,34 @@ impl Board {
         self.update(|facts| facts.conflicts = facts.conflicts.saturating_sub_unsigned(settled));
     }
 
-    /// Something that a person should know. The newest 50 are kept, each once.
+    /// Something that happened and that a person should know. The newest 50 are kept for a day, each once.
     pub fn note(&self, note: impl Into<String>) {
-        let note = note.into();
+        let (text, at_ms) = (note.into(), self.shared.clock.now_ms());
         self.update(|facts| {
-            facts.notes.retain(|known| *known != note);
-            facts.notes.push(note);
-            let surplus = facts.notes.len().saturating_sub(NOTES_MAX);
-            facts.notes.drain(..surplus);
+            facts.notes.retain(|known| known.about.is_some() || known.text != text);
+            facts.notes.push(Note { about: None, text, at_ms });
+            let events = facts.notes.iter().filter(|note| note.about.is_none()).count();
+            let mut surplus = events.saturating_sub(NOTES_MAX);
+            facts.notes.retain(|note| {
+                let goes = note.about.is_none() && surplus > 0;
+                surplus -= usize::from(goes);
+                !goes
+            });
+        });
+    }
+
+    /// What a person should know of something for as long as nothing else is said of it: these replace what was said of
+    /// `about` before, and none ends it.
+    pub fn stands(&self, about: &str, notes: impl IntoIterator<Item = String>) {
+        let notes: Vec<String> = notes.into_iter().collect();
+        let is_it = |note: &Note| note.about.as_deref() == Some(about);
+        if self.facts().notes.iter().filter(|note| is_it(note)).map(|note| &note.text).eq(&notes) {
+            return;
+        }
+        let at_ms = self.shared.clock.now_ms();
+        self.update(|facts| {
+            facts.notes.retain(|note| !is_it(note));
+            facts.notes.extend(notes.into_iter().map(|text| Note { about: Some(about.to_owned()), text, at_ms }));
         });
     }
 
@@ -244,7 +269,7 @@ impl Board {
             log: facts.log,
             conflicts: facts.conflicts.max(0).unsigned_abs(),
             foreign_keys: facts.foreign_keys.clone(),
-            notes: facts.notes.clone(),
+            notes: facts.notes.iter().filter_map(|note| note.shown(now_ms)).collect(),
             metrics,
         }
     }
@@ -283,208 +308,5 @@ impl Facts {
         tables.extend(alone);
         tables.extend(self.skipped.iter().cloned());
         tables
-    }
-}
-
-/// Where one direction of one link says how it is doing.
-#[derive(Clone)]
-pub struct LinkHandle {
-    board: Board,
-    key: (String, Direction),
-    logs: bool,
-}
-
-impl LinkHandle {
-    /// The same, but says nothing in the log: the peer's end does, and logs into the same place.
-    #[must_use]
-    pub fn quietly(self) -> Self {
-        Self { logs: false, ..self }
-    }
-
-    /// The board that it writes on.
-    pub fn board(&self) -> &Board {
-        &self.board
-    }
-
-    /// Where the peer is.
-    pub fn peer(&self, address: &str) {
-        self.update(|link, _| link.peer = Some(address.to_owned()));
-    }
-
-    /// A session began, or ended. Ending one leaves a link that is not halted `connecting`.
-    pub fn connected(&self, connected: bool) {
-        self.update(|link, now_ms| {
-            if link.connected != connected {
-                (link.connected, link.since_ms) = (connected, now_ms);
-            }
-            if !connected && link.state != LinkState::Halted {
-                link.state = LinkState::Connecting;
-            }
-        });
-    }
-
-    /// What the link is doing.
-    pub fn state(&self, state: LinkState) {
-        let before = self.update_if(|link, _| {
-            let before = std::mem::replace(&mut link.state, state);
-            (before != state).then_some(before)
-        });
-        let between = [LinkState::Live, LinkState::BetweenTransactions];
-        if self.logs && state == LinkState::Live && before.is_some_and(|before| !between.contains(&before)) {
-            tracing::info!(link = self.key.0, "link is live: every table is copied, changes follow");
-        }
-    }
-
-    /// Up to where the sender's log is applied, where the time of that entry is not known.
-    pub fn position(&self, position: Position) {
-        self.update_if(|link, _| (link.position.replace(position) != Some(position)).then_some(()));
-    }
-
-    /// Up to where the sender's log is applied, and the time of that entry by the sender's clock.
-    pub fn applied(&self, position: Position, ts_ms: i64) {
-        self.update(|link, now_ms| {
-            link.well_ms = now_ms;
-            (link.position, link.applied_ts_ms) = (Some(position), Some(ts_ms));
-        });
-    }
-
-    /// The end of the sender's log, as a window said it.
-    pub fn head(&self, head: i64) {
-        self.update_if(|link, _| (link.head.replace(head) != Some(head)).then_some(()));
-    }
-
-    /// The peer gave a sign of life that says how far its log goes: on a receiving link its heartbeat, on a sending one
-    /// what our own log says when an acknowledgement or a heartbeat came.
-    pub fn heartbeat(&self, heard: Heard) {
-        self.update_if(|link, now_ms| {
-            let is_up_to_date = link.position.map_or(0, |position| position.seq) >= heard.head;
-            if is_up_to_date || (link.connected && now_ms - link.since_ms >= SESSION_GOOD_MS) {
-                link.well_ms = now_ms;
-            }
-            let is_first = link.heard.replace(heard).is_none();
-            (link.head.replace(heard.head) != Some(heard.head) || is_first).then_some(())
-        });
-    }
-
-    /// What went wrong, or `None` once it is over.
-    pub fn error(&self, error: Option<Trouble>) {
-        self.update_if(|link, _| (std::mem::replace(&mut link.error, error.clone()) != error).then_some(()));
-    }
-
-    /// Halts the link: the state, and why.
-    pub fn halt(&self, error: Trouble) {
-        self.update(|link, _| (link.state, link.error) = (LinkState::Halted, Some(error)));
-    }
-
-    /// All tables of the link; they replace what was said before.
-    pub fn tables(&self, tables: impl IntoIterator<Item = TableReport>) {
-        let by_name =
-            |table: TableReport| (table.name.clone(), TableReport { link: Some(self.key.0.clone()), ..table });
-        let tables = tables.into_iter().map(by_name).collect();
-        let mut copied = Vec::new();
-        self.update(|link, now_ms| {
-            let before = std::mem::replace(&mut link.tables, tables);
-            copied = link.copying.whole(&before, &link.tables, (link.connected, now_ms));
-        });
-        for Copied { table, rows, seconds } in copied.into_iter().filter(|_| self.logs) {
-            tracing::info!(link = self.key.0, table, rows, seconds, "table is copied");
-        }
-    }
-
-    /// One table of the link.
-    pub fn table(&self, table: TableReport) {
-        let table = TableReport { link: Some(self.key.0.clone()), ..table };
-        self.update(|link, _| {
-            link.tables.insert(table.name.clone(), table);
-        });
-    }
-
-    fn update(&self, change: impl FnOnce(&mut Link, i64)) {
-        self.update_if(|link, now_ms| {
-            change(link, now_ms);
-            Some(())
-        });
-    }
-
-    /// Changes the link, and wakes readers where `change` says what is new.
-    fn update_if<T>(&self, change: impl FnOnce(&mut Link, i64) -> Option<T>) -> Option<T> {
-        let now_ms = self.board.shared.clock.now_ms();
-        let new = change(self.board.facts().links.get_mut(&self.key).expect("links are never removed"), now_ms);
-        if new.is_some() {
-            self.board.tell();
-        }
-        new
-    }
-}
-
-impl Link {
-    fn new(peer: Option<String>, now_ms: i64) -> Self {
-        Self {
-            peer,
-            state: LinkState::Connecting,
-            connected: false,
-            since_ms: now_ms,
-            well_ms: now_ms,
-            position: None,
-            applied_ts_ms: None,
-            head: None,
-            heard: None,
-            error: None,
-            tables: BTreeMap::new(),
-            copying: Copying::default(),
-        }
-    }
-
-    fn is_healthy(&self, direction: Direction, now_ms: i64) -> bool {
-        let gone = now_ms - self.well_ms >= PEER_GONE_MS;
-        self.state != LinkState::Halted && !(direction == Direction::Receive && gone)
-    }
-
-    fn changes_behind(&self, log: &LogTail) -> Option<u64> {
-        Some(log.changes(self.position?.seq, self.head?))
-    }
-
-    /// The age in ms of the oldest change that is not applied, never less than what is known.
-    fn behind_ms(&self, now_ms: i64) -> Option<i64> {
-        let heard = self.heard?;
-        let silence_ms = (now_ms - heard.at_ms).max(0);
-        let lag_ms = match self.changes_behind(&LogTail::default())? {
-            0 => 0,
-            _ => self.oldest_age_ms(heard, silence_ms),
-        };
-        let is_heard = self.connected && silence_ms < SILENCE_MS;
-        Some(if is_heard { lag_ms } else { lag_ms.max(silence_ms) })
-    }
-
-    /// Upper bounds of the same: what the sender said was waiting or that nothing was, and that nothing which waits is older than what
-    /// is applied. Both in the sender's clock, carried on by ours.
-    fn oldest_age_ms(&self, heard: Heard, silence_ms: i64) -> i64 {
-        let age_ms = |ts_ms: i64| (heard.sent_ms - ts_ms + silence_ms).max(0);
-        // Where nothing waited when it was said, what waits now is younger than that.
-        let nothing_waited = self.position.is_some_and(|position| position.seq >= heard.head) || heard.head == 0;
-        let told = heard.behind_since_ms.or(nothing_waited.then_some(heard.sent_ms)).map(age_ms);
-        let applied = self.applied_ts_ms.map(age_ms);
-        told.into_iter().chain(applied).min().unwrap_or(silence_ms)
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a lag in ms is far below 2^53")]
-    fn report(&self, name: &str, (direction, ours): (Direction, &LogTail), now_ms: i64) -> LinkReport {
-        // Of a peer's log only its end is known.
-        let theirs = LogTail::default();
-        let log = if direction == Direction::Send { ours } else { &theirs };
-        let behind_ms = self.behind_ms(now_ms);
-        LinkReport {
-            name: name.to_owned(),
-            peer: self.peer.clone(),
-            direction,
-            state: self.state,
-            connected: self.connected,
-            position: self.position.map(Into::into),
-            head: self.head,
-            changes_behind: self.changes_behind(log),
-            seconds_behind: behind_ms.map(|ms| ms as f64 / 1_000.0),
-            as_of_ms: behind_ms.map(|ms| now_ms - ms),
-            last_error: self.error.clone(),
-        }
     }
 }

@@ -25,6 +25,10 @@ fn heard(head: i64, behind_since_ms: Option<i64>, at_ms: i64) -> Heard {
     Heard { head, behind_since_ms: behind_since_ms.map(|ms| ms + ahead), sent_ms: at_ms + ahead, at_ms }
 }
 
+fn trouble(code: &str) -> Trouble {
+    Trouble { code: code.to_owned(), message: "x".to_owned(), hint: "y".to_owned() }
+}
+
 #[test]
 fn lag_is_unknown_until_the_peer_is_heard() {
     let (board, _) = board();
@@ -111,7 +115,7 @@ fn only_a_halt_and_a_receiver_without_its_peer_are_unhealthy() {
     receive.position(at(7));
     receive.heartbeat(heard(7, None, 1_000_000 + PEER_GONE_MS));
     assert!(board.report().healthy, "the archive is away, and that is its own affair");
-    receive.halt(Trouble { code: "divergence".into(), message: "x".into(), hint: "y".into() });
+    receive.trouble(&trouble("divergence"), LinkState::Halted, None);
     assert!(!board.report().healthy);
     receive.connected(false);
     assert_eq!(board.report().links[1].state, LinkState::Halted, "a halt outlives its session");
@@ -137,7 +141,7 @@ fn the_contract_is_spelled_as_promised() {
     board.set_node(NodeId(0x2a));
     let link = board.link("source", Direction::Receive, Some("source:7745"));
     link.position(at(5));
-    link.state(LinkState::BetweenTransactions);
+    link.goes_on(LinkState::BetweenTransactions, true);
     let json = serde_json::to_value(board.report()).expect("serializes");
     assert_eq!(json["format"], 1);
     assert_eq!(json["node"]["id"], "000000000000002a");
@@ -176,8 +180,7 @@ fn a_heartbeat_that_tells_nothing_new_wakes_nobody() {
     let (board, _) = board();
     let link = board.link("peer", Direction::Receive, None);
     let say = |head, at_ms| {
-        link.error(None);
-        link.state(LinkState::Live);
+        link.goes_on(LinkState::Live, false);
         link.head(head);
         link.position(at(5));
         link.heartbeat(heard(head, None, at_ms));
@@ -189,4 +192,68 @@ fn a_heartbeat_that_tells_nothing_new_wakes_nobody() {
     assert!(!changes.has_changed().expect("the board lives"));
     say(6, 3_000);
     assert!(changes.has_changed().expect("the board lives"));
+}
+
+/// A session begins well on a full disk each time, and where both ends write the other direction goes well: the status said
+/// "connecting" and the log that the link was live, again and again.
+#[test]
+fn what_stopped_a_direction_is_told_at_both_until_that_one_has_gone_on() {
+    let (board, _) = board();
+    let [send, receive] = [Direction::Send, Direction::Receive].map(|way| board.link("peer", way, None));
+    let said = || board.report().links.iter().map(|link| (link.state, link.last_error.is_some())).collect::<Vec<_>>();
+    let session = |reached: i64, brought: bool| {
+        for link in [&send, &receive] {
+            link.connected(true);
+        }
+        send.head(3);
+        send.position(at(3));
+        send.goes_on(LinkState::Live, false);
+        receive.head(9);
+        receive.position(at(reached));
+        receive.goes_on(LinkState::Live, brought);
+    };
+    let fail = |state, failed| {
+        for link in [&send, &receive] {
+            assert!(link.connected(false), "there was a session");
+            link.trouble(&trouble("disk_full"), state, failed);
+        }
+    };
+    for stopped in [LinkState::Waiting, LinkState::Halted] {
+        session(9, true);
+        assert_eq!(said(), [(LinkState::Live, false); 2]);
+        fail(stopped, Some(Direction::Receive));
+        for _ in 0..3 {
+            session(5, false);
+            assert_eq!(said(), [(stopped, true); 2], "only the other direction went on");
+            fail(stopped, Some(Direction::Receive));
+        }
+        // Once with rows, once with nothing left.
+        session(if stopped == LinkState::Waiting { 7 } else { 9 }, stopped == LinkState::Waiting);
+        assert_eq!(said(), [(LinkState::Live, false); 2]);
+    }
+    fail(LinkState::Connecting, None);
+    send.connected(true);
+    send.goes_on(LinkState::Live, false);
+    assert_eq!(said(), [(LinkState::Live, false), (LinkState::Connecting, true)], "each for itself");
+}
+
+/// What had been so once was told for as long as the process ran, and nothing said when it was.
+#[test]
+fn what_stands_goes_when_it_is_over_and_what_happened_has_its_time_and_goes_after_a_day() {
+    let (board, clock) = board();
+    board.stands("t", Some("table t is too large".to_owned()));
+    board.note("table t was made anew");
+    let event = "1970-01-01 00:16:40 UTC: table t was made anew";
+    assert_eq!(board.report().notes, ["table t is too large", event]);
+    let mut changes = board.subscribe();
+    changes.mark_unchanged();
+    board.stands("t", Some("table t is too large".to_owned()));
+    assert!(!changes.has_changed().expect("the board lives"), "that is known");
+    board.stands("t", None);
+    assert_eq!(board.report().notes, [event]);
+    board.stands("u", (0..60).map(|number| number.to_string()));
+    (0..60).for_each(|number| board.note(format!("event {number}")));
+    assert_eq!(board.report().notes.len(), 60 + 50, "of events only the newest are kept");
+    clock.set(1_000_000 + 24 * 3_600_000);
+    assert_eq!(board.report().notes.len(), 60);
 }

@@ -246,11 +246,11 @@ fn two_full_databases_are_joined_as_the_config_says_and_not_without() {
     assert_eq!(nodes.nodes[1].number("SELECT count(*) FROM t WHERE v = 'b'"), 2, "nothing is changed");
     nodes.stop();
     let cases = [
-        ("    seed: b\n", "1b 3b 5same", 2),
-        ("    seed: a\n", "1a 2a 5same", 3),
-        ("    seed: merge\n    seed_prefer: a\n", "1a 2a 5same", 2),
+        ("    seed: b\n", "1b 3b 5same", 2, "seed: b"),
+        ("    seed: a\n", "1a 2a 5same", 3, "seed: a"),
+        ("    seed: merge\n    seed_prefer: a\n", "1a 2a 5same", 2, "seed: merge, prefer a"),
     ];
-    for (link, rows, conflicts) in cases {
+    for (link, rows, conflicts, policy) in cases {
         let mut nodes = Nodes::new(Place::new(), 2, &Settings { link: link.to_owned(), ..Settings::default() });
         fill(&nodes);
         nodes.start();
@@ -262,6 +262,9 @@ fn two_full_databases_are_joined_as_the_config_says_and_not_without() {
         assert_eq!(found, rows, "{link}");
         let lost: i64 = nodes.nodes.iter().map(|node| node.number("SELECT count(*) FROM __cdc_conflicts")).sum();
         assert!(lost >= conflicts, "{link}: {lost}");
+        // They said that the last write had won, whichever was the last.
+        let otherwise = format!("SELECT count(*) FROM __cdc_conflicts WHERE policy <> '{policy}'");
+        assert_eq!(everywhere(&nodes, &otherwise), 0, "{policy}");
         let kept = i64::from(!link.contains("seed: a"));
         assert_eq!(nodes.nodes[0].number("SELECT count(*) FROM w"), kept, "{link}");
         nodes.stop();
@@ -341,7 +344,7 @@ fn a_restored_database_halts_its_link_until_the_other_is_named() {
         2,
         "what only the other held is back"
     );
-    let kept = nodes.nodes[1].number("SELECT count(*) FROM __cdc_conflicts");
+    let kept = nodes.nodes[1].number("SELECT count(*) FROM __cdc_conflicts WHERE policy = 'seed: a'");
     assert_eq!(
         (nodes.nodes[0].number("SELECT count(*) FROM t WHERE id = 3"), kept),
         (0, 1),

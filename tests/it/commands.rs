@@ -311,6 +311,13 @@ fn status_without_a_process_tells_what_the_database_knows() {
     }
     let said = expect_code(0, &db("status", &place.source(), &[]));
     assert!(said.contains("to replica: offline") && said.contains("2 live of 2"), "{said}");
+    // Nothing was left when the replica's position was noted; of what came since, the database does not know.
+    let link = || status(&place.source())["links"][0].clone();
+    assert!(said.contains("0 changes behind") && link()["changes_behind"] == 0, "{said}");
+    open(&place.source()).execute_batch("INSERT INTO p VALUES (77, 'x')").unwrap();
+    let said = expect_code(0, &db("status", &place.source(), &[]));
+    assert!(said.contains(" as noted last, at ") && said.contains("unknown, at most "), "{said}");
+    assert!(link()["changes_behind"].is_null() && link()["noted_ms"].is_number(), "{}", link());
     let report = status(&place.replica());
     assert_eq!(report["links"][0]["state"], "offline");
 }

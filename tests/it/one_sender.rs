@@ -107,7 +107,11 @@ fn two_full_databases_are_not_made_one_by_a_sender_unless_told_to() {
         fs::write(&nodes.nodes[0].config, format!("{text}{seed}")).unwrap();
         nodes.nodes[0].start(&[]);
         arrive(&mut nodes, &format!("SELECT (SELECT group_concat(id || v, ' ' ORDER BY id) FROM t) = '{rows}'"));
-        assert_eq!(nodes.nodes[0].number("SELECT count(*) FROM __cdc_conflicts"), kept, "{seed}");
+        let policy = if seed.contains("merge") { "merge, prefer " } else { "" };
+        let winner = if seed.contains("prefer: a") { "a" } else { "s" };
+        let by_seed = format!("SELECT count(*) FROM __cdc_conflicts WHERE policy = 'seed: {policy}{winner}'");
+        let all = nodes.nodes[0].number("SELECT count(*) FROM __cdc_conflicts");
+        assert_eq!((all, nodes.nodes[0].number(&by_seed)), (kept, kept), "{seed}");
         run(&s, "UPDATE t SET v = 'more'");
         arrive(&mut nodes, "SELECT count(*) = 2 FROM t WHERE v = 'more'");
         nodes.stop();

@@ -10,12 +10,15 @@ use std::{
 };
 
 use rusqlite::Connection;
+use serde_json::Value;
 
 use crate::support::{
-    Place, StopOnDrop, open, open_reader,
+    Place, StopOnDrop,
+    nodes::{Nodes, Settings},
+    open, open_reader,
     oracle::assert_equal,
     pair::{Options, Pair, running},
-    process::{Process, expect_code, expect_failure, free_port, http_get, quiesce, replicate_once, twinlite},
+    process::{Process, expect_code, expect_failure, free_port, http_get, quiesce, replicate_once, status, twinlite},
     proxy::Proxy,
     skipped,
     wait::{pause, until},
@@ -568,6 +571,49 @@ fn a_full_disk_at_the_replica_is_waited_out() {
     quiesce(&place.source(), &replica);
     assert_equal(&place.source(), &replica);
     process.stop();
+}
+
+/// The other direction went well each time, so the status said "connecting" and "live" in turn, and the log that the link
+/// was live.
+#[test]
+fn a_full_disk_of_one_of_two_that_both_write_is_told_until_a_window_is_in() {
+    let mut nodes = Nodes::new(Place::new(), 2, &Settings::default());
+    let small = nodes.place.file("small").join("b.db");
+    let Some(disk) = SmallDisk::mount(small.parent().unwrap(), "3m") else {
+        let test = "a_full_disk_of_one_of_two_that_both_write_is_told_until_a_window_is_in";
+        return skipped(test, "a small disk can only be mounted by root");
+    };
+    let b = &mut nodes.nodes[1];
+    let config = fs::read_to_string(&b.config).unwrap();
+    fs::write(&b.config, config.replace(b.database.to_str().unwrap(), small.to_str().unwrap())).unwrap();
+    b.database = small;
+    fill(&nodes.nodes[0].app(), 200);
+    nodes.start();
+    nodes.quiesce();
+    let links = |nodes: &Nodes| nodes.nodes.iter().flat_map(|node| node.links()).collect::<Vec<_>>();
+    let all = |links: &[Value], state: &str, error: &Value| {
+        let is_so = |link: &Value| link["state"] == state && link["last_error"]["code"] == *error;
+        if links.len() == 4 && links.iter().all(is_so) { Ok(()) } else { Err(format!("{links:?}")) }
+    };
+    until("all to be live", || all(&links(&nodes), "live", &Value::Null));
+    fill(&nodes.nodes[0].app(), 40_000);
+    until("the full disk to be told", || all(&links(&nodes), "waiting", &Value::from("disk_full")));
+    let live = |nodes: &Nodes| -> usize {
+        let said = nodes.nodes.iter().map(|node| node.process.as_ref().unwrap().said());
+        said.map(|said| said.matches("link is live").count()).sum()
+    };
+    let tries = |nodes: &Nodes| status(&nodes.nodes[1].database)["metrics"]["reconnects_total"].as_u64().unwrap();
+    let (was_live, first) = (live(&nodes), tries(&nodes));
+    until("it to be tried again", || {
+        all(&links(&nodes), "waiting", &Value::from("disk_full")).unwrap();
+        let tries = tries(&nodes) - first;
+        if tries >= 3 { Ok(()) } else { Err(format!("{tries} tries")) }
+    });
+    assert_eq!(live(&nodes), was_live);
+    disk.resize("200m");
+    nodes.assert_equal();
+    until("all to be live again", || all(&links(&nodes), "live", &Value::Null));
+    nodes.stop();
 }
 
 #[test]

@@ -130,8 +130,9 @@ impl Error {
     /// What this failure asks of the caller. Exhaustive on purpose: a new variant must choose.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Unknown { .. } | Self::NothingLost { .. } => Fault::Usage,
-            Self::TableGone { .. }
+            Self::Unknown { .. } => Fault::Usage,
+            Self::NothingLost { .. }
+            | Self::TableGone { .. }
             | Self::ColumnGone { .. }
             | Self::KeyChanged { .. }
             | Self::Taken { .. }

@@ -30,8 +30,10 @@ pub struct Summary {
     pub key: Key,
     /// `local`: what was here won; `incoming`: what came did; empty where nothing lost.
     pub winner: String,
-    /// The policy that decided; of a foreign key, the table that the row refers to.
-    pub policy: String,
+    /// What decided: the policy, or the seed of a first contact; none where nothing lost.
+    pub policy: Option<String>,
+    /// Of a broken foreign key, the table that the row refers to.
+    pub refers_to: Option<String>,
     /// `concurrent`, `unique_value`, `lost_history`, `repair`, or `foreign_key`.
     pub why: String,
     /// The version of what was here, where it is known.
@@ -144,6 +146,9 @@ fn record(row: &Row<'_>) -> Result<Record, Error> {
 fn summary(row: &Row<'_>) -> Result<Summary, Error> {
     let id = row.get(0)?;
     let peer: i64 = row.get(2)?;
+    let why: String = row.get(8)?;
+    // One column holds both.
+    let (policy, refers_to) = if why == FOREIGN_KEY { (None, row.get(7)?) } else { (row.get(7)?, None) };
     Ok(Summary {
         id,
         at: row.get(1)?,
@@ -152,8 +157,9 @@ fn summary(row: &Row<'_>) -> Result<Summary, Error> {
         table: row.get(4)?,
         key: Key::from_bytes(&row.get::<_, Vec<u8>>(5)?).ok_or_else(|| damaged(id))?,
         winner: row.get(6)?,
-        policy: row.get(7)?,
-        why: row.get(8)?,
+        policy,
+        refers_to,
+        why,
         local_version: row.get(9)?,
         incoming_version: row.get(10)?,
         is_row: row.get(11)?,

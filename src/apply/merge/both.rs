@@ -74,6 +74,7 @@ impl<'a> Both<'a> {
         let index = self.index.as_mut().expect("it was just made");
         let seed_lost = meet::seed_lost(conn, frame.peer)?;
         let blind = is_blind(conn, (frame, &*index), seed_lost)?;
+        let is_union = meet::is_union(conn, frame.peer)?;
         let session = Session {
             peer: frame.peer,
             peer_name: frame.peer_name,
@@ -83,6 +84,7 @@ impl<'a> Both<'a> {
             blind,
             blind_since: meet::standing(conn, frame.peer)?.copy_start,
             seed_lost,
+            is_union,
             copying_back: frame.copying_back,
             now_ms: frame.now_ms,
         };

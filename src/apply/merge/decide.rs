@@ -56,6 +56,8 @@ impl Policies {
 /// What holds on a link whose changes are merged, not mirrored.
 #[derive(Clone, Debug)]
 pub struct MergeRules {
+    /// This node's name.
+    pub our_name: String,
     /// Whether other links hang on this node, so that what comes from the peer is logged to be forwarded.
     pub forwards: bool,
     /// Whether the peer only sends: it never sees what is here, so whatever did not come from it is unknown to it.
@@ -64,6 +66,22 @@ pub struct MergeRules {
     pub policies: Policies,
     /// How far ahead of this clock a change may be, in ms.
     pub clock_skew_max_ms: i64,
+}
+
+/// A first contact that a seed decides, while its copy runs; says itself as conflicts have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seed {
+    /// The node whose rows win.
+    pub(super) winner: String,
+    /// Whether what only one end has stays.
+    pub(super) is_union: bool,
+}
+
+impl std::fmt::Display for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let how = if self.is_union { "merge, prefer " } else { "" };
+        write!(f, "seed: {how}{}", self.winner)
+    }
 }
 
 /// Whether the newest local entry of a key was not known to the sender of a window that had seen our log up to `seen`.

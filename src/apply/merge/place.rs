@@ -89,9 +89,8 @@ impl Merge<'_> {
         }
         let Placed::Removed(removed) = placed else {
             for row in &change.rows {
-                let loser =
-                    Conflict { loser: Loser::Incoming, ..self.conflict(shared, change, Why::UniqueValue, None) };
-                self.book.record(self.conn, &loser, (&shared.wire_columns, Some(row)))?;
+                let conflict = self.conflict(shared, change, (Loser::Incoming, Why::UniqueValue), None);
+                self.book.record(self.conn, &conflict, (&shared.wire_columns, Some(row)))?;
             }
             return Ok(false);
         };
@@ -174,7 +173,7 @@ impl Merge<'_> {
         }
         let why = if way.concurrent { Why::UniqueValue } else { Why::LostHistory };
         for row in &way.rows {
-            let conflict = self.conflict(shared, change, why, way.entry);
+            let conflict = self.conflict(shared, change, (Loser::Local, why), way.entry);
             let conflict = Conflict { key: &way.key, ..conflict };
             self.book.record(self.conn, &conflict, (&shared.columns, Some(row)))?;
         }
@@ -236,7 +235,7 @@ impl Merge<'_> {
                 continue;
             }
             is_back = number > 0;
-            let conflict = self.conflict(shared, change, Why::UniqueValue, None);
+            let conflict = self.conflict(shared, change, (Loser::Local, Why::UniqueValue), None);
             self.book.record(self.conn, &conflict, (&shared.columns, Some(row)))?;
         }
         let Some(table) = shared.captured.filter(|_| !left_out(Mutant::SilentReject)) else { return Ok(()) };

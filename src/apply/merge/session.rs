@@ -10,7 +10,7 @@ use super::super::rows::{LEADING_COLUMNS, Written};
 use super::super::statement::Target;
 use super::super::{Error, Recorded, foreign};
 use super::conflicts::{Book, Conflict, Loser, Why};
-use super::decide::{MergeRules, Policy, is_concurrent, judge};
+use super::decide::{MergeRules, Policy, Seed, is_concurrent, judge};
 use super::index::{Entry, LogIndex};
 use super::mutant::{Mutant, left_out};
 use super::place;
@@ -36,6 +36,8 @@ pub(in super::super) struct Session<'a> {
     pub(in super::super) blind_since: i64,
     /// Whether a copy that this end loses runs: a seed.
     pub(in super::super) seed_lost: bool,
+    /// Whether the copy of the peer's tables leaves what only this end has.
+    pub(in super::super) is_union: bool,
     /// Whether a copy from here to the peer may be under way.
     pub(in super::super) copying_back: CopyingBack,
     pub(in super::super) now_ms: i64,
@@ -55,6 +57,7 @@ pub(in super::super) struct Merge<'a> {
     pub(super) blind: bool,
     blind_since: i64,
     pub(super) seed_lost: bool,
+    is_union: bool,
     pub(super) copying_back: CopyingBack,
     now_ms: i64,
     tables: HashMap<TableId, Rc<Shared>>,
@@ -89,7 +92,8 @@ impl<'a> Merge<'a> {
         }
         stage::clear(conn)?;
         place::clear(conn)?;
-        let Session { peer, peer_name, us, rules, seen, blind, blind_since, seed_lost, copying_back, now_ms } = session;
+        let Session { peer, peer_name, us, rules, seen, blind, blind_since, seed_lost, is_union, copying_back, now_ms } =
+            session;
         Ok(Self {
             conn,
             ledger: Ledger::open(conn, us, now_ms, index)?,
@@ -103,6 +107,7 @@ impl<'a> Merge<'a> {
             blind,
             blind_since,
             seed_lost,
+            is_union,
             copying_back,
             now_ms,
             tables: HashMap::new(),
@@ -154,20 +159,38 @@ impl<'a> Merge<'a> {
         self.blind && !(self.rules.one_way && !self.seed_lost && entry.is_some_and(its_own))
     }
 
-    /// A conflict that what is here loses.
+    /// What made one of the two lose, as it is recorded: the seed, for what it overwrites or keeps out; otherwise the policy.
+    fn decided_by(
+        &self,
+        shared: &Shared,
+        change: &Accepted,
+        (loser, why): (Loser, Why),
+        entry: Option<&Entry>,
+    ) -> String {
+        let is_copied = matches!(why, Why::LostHistory | Why::Repair);
+        let deleted_since = change.before.is_empty() && is_concurrent(entry, self.seen, self.peer);
+        let winner = match loser {
+            Loser::Local if self.seed_lost && is_copied => &self.peer_name,
+            Loser::Incoming if self.only_adds && !deleted_since => &self.rules.our_name,
+            Loser::Local | Loser::Incoming => return self.policy(shared).to_string(),
+        };
+        Seed { winner: winner.clone(), is_union: self.is_union || self.only_adds }.to_string()
+    }
+
+    /// A conflict.
     pub(super) fn conflict<'c>(
         &self,
         shared: &'c Shared,
         change: &'c Accepted,
-        why: Why,
+        (loser, why): (Loser, Why),
         entry: Option<Entry>,
     ) -> Conflict<'c> {
         Conflict {
             table: &shared.name,
             key: &change.key,
-            loser: Loser::Local,
+            loser,
             why,
-            policy: self.policy(shared).to_string(),
+            policy: self.decided_by(shared, change, (loser, why), entry.as_ref()),
             local: entry.map(|entry| entry.version),
             incoming: (change.version != Version::LOWEST).then_some(change.version),
         }
@@ -277,7 +300,7 @@ impl<'a> Merge<'a> {
         (loser, why): (Loser, Why),
         entry: Option<Entry>,
     ) -> Result<(), Error> {
-        let conflict = Conflict { loser, ..self.conflict(shared, change, why, entry) };
+        let conflict = self.conflict(shared, change, (loser, why), entry);
         let (columns, rows): (&str, &[LocalRow]) = match loser {
             Loser::Local => (&shared.columns, &change.before),
             Loser::Incoming => (&shared.wire_columns, &change.rows),

@@ -22,7 +22,9 @@ impl Pair {
         let (peer, mut replica) = (Peer::new(ddl), Replica::new());
         let policies = Policies { default: Policy::LastWriteWins, tables: Vec::new() };
         replica.rules.adopt = true;
-        replica.rules.merge = Some(MergeRules { forwards: true, one_way: false, policies, clock_skew_max_ms: SKEW_MS });
+        let our_name = "us".to_owned();
+        let rules = MergeRules { our_name, forwards: true, one_way: false, policies, clock_skew_max_ms: SKEW_MS };
+        replica.rules.merge = Some(rules);
         replica.run(&format!(
             "{ddl}; {}
              CREATE TABLE __cdc_log(seq INTEGER PRIMARY KEY, ts, tbl, op, origin, oseq, via, k0);

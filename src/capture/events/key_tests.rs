@@ -218,7 +218,7 @@ fn a_log_of_keys_becomes_one_of_images_when_it_is_said_so() {
     db.db.run("INSERT INTO t VALUES (1, 'x')");
     db.db.options.images = Images::Full;
     let refused = crate::capture::install(&mut db.db.ours, &db.db.options, &db.db.clock).expect_err("not said");
-    assert!(refused.to_string().contains("setup --images full"), "{refused}");
+    assert!(refused.to_string().contains("app.db --images full"), "{refused}");
     db.db.options.change_images = true;
     assert!(!db.db.install().did.is_empty());
     let changes = db.db.ours.total_changes();

@@ -90,6 +90,8 @@ pub struct Outflow<S: ChangeSource> {
     options: OutflowOptions,
     book: Book,
     tables: BTreeMap<TableId, SourceTable>,
+    /// Tables that cannot be said, each with the note that says so.
+    refused: BTreeMap<String, String>,
     sent: Checkpoint,
     catalog: Option<i64>,
 }
@@ -98,7 +100,7 @@ impl<S: ChangeSource> Outflow<S> {
     /// From there on.
     pub fn new(feed: Arc<Feed<S>>, options: OutflowOptions, start: &OutflowStart) -> Self {
         let book = Book::new(&start.given, start.anew);
-        Self { feed, options, book, tables: BTreeMap::new(), sent: start.from, catalog: None }
+        Self { feed, options, book, tables: BTreeMap::new(), refused: BTreeMap::new(), sent: start.from, catalog: None }
     }
 
     /// Up to where everything was said.
@@ -189,7 +191,8 @@ impl<S: ChangeSource> Outflow<S> {
 
     /// Takes in the tables as they are now, and says those that the consumer has not seen so.
     async fn take_catalog(&mut self, window: &SharedWindow, outlet: &mut impl Outlet) -> Result<(), Error> {
-        let mut tables = BTreeMap::new();
+        let about = |table: &String| format!("{table} to CloudQuery");
+        let (mut tables, mut refused) = (BTreeMap::new(), BTreeMap::new());
         for item in window.spooled.items() {
             let WindowItem::Table(definition) = item? else { continue };
             let schema = schema_of(&definition)?;
@@ -198,10 +201,17 @@ impl<S: ChangeSource> Outflow<S> {
                 Err(why) => {
                     let note = format!("table {:?} is not sent to CloudQuery: {why}", definition.name);
                     tracing::warn!("{note}");
-                    self.feed.board().note(note);
+                    refused.insert(definition.name, note);
                 }
             }
         }
+        for table in self.refused.keys().filter(|table| !refused.contains_key(*table)) {
+            self.feed.board().stands(&about(table), None);
+        }
+        for (table, note) in &refused {
+            self.feed.board().stands(&about(table), Some(note.clone()));
+        }
+        self.refused = refused;
         let listed = window.read.tables.iter().flatten().filter(|table| tables.contains_key(&table.id));
         let listed: Vec<_> = listed.cloned().collect();
         self.book.catalog(&listed, |new, old| match (tables.get(&new), self.tables.get(&old)) {

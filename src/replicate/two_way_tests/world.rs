@@ -183,7 +183,13 @@ impl World {
             protect: false,
             user_triggers: false,
             adopt: true,
-            merge: Some(MergeRules { forwards, one_way: false, policies, clock_skew_max_ms: i64::MAX }),
+            merge: Some(MergeRules {
+                our_name: name(b),
+                forwards,
+                one_way: false,
+                policies,
+                clock_skew_max_ms: i64::MAX,
+            }),
         }
     }
 
