@@ -249,7 +249,7 @@ mod tests {
     fn a_change_is_no_earlier_than_the_rows_that_were_told_before() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("app.db");
-        let app = Connection::open(&path).expect("opens");
+        let app = sqlite::open(&path, Role::Application, true).expect("opens");
         app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)").expect("writes");
         let options = CaptureOptions { images: Images::Full, ..CaptureOptions::default() };
         let mut maintainer = Maintainer::open(&path, options, Arc::new(SystemClock)).expect("opens");

@@ -78,11 +78,11 @@ impl<S: ChangeSource> End<S> {
             let is_first = applier.held(&name, Some(id))?.checkpoint.is_none();
             Ok::<_, crate::apply::Error>(is_first && applier.holds_rows(&rules.selection)?)
         };
-        if theirs.empty || !applier.call(look).await?? {
+        if !applier.call(look).await?? {
             return Ok(());
         }
-        let (us, name) = (self.settings.our_name.as_str(), theirs.name.as_str());
-        let (wins, how) = meeting::with_sender(us, name, self.settings.seed.as_ref()).map_err(Error::Mismatch)?;
+        let (us, them) = (self.settings.our_name.as_str(), (theirs.name.as_str(), theirs.empty));
+        let (wins, how) = meeting::with_sender(us, them, self.settings.seed.as_ref()).map_err(Error::Mismatch)?;
         Ok(applier.call(move |applier| applier.meet_sender(id, wins, how)).await??)
     }
 

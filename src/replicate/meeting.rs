@@ -144,13 +144,14 @@ fn who_holds_rows(us: &Side, them: &Side) -> String {
     }
 }
 
-/// How the first contact goes with a peer that only sends, where both databases hold rows: whether its rows win, and
-/// whether what only we have stays.
+/// How the first contact goes with a peer that only sends, where this database holds rows: whether its rows win, and
+/// whether what only we have stays. One that has none takes nothing away, whatever was said.
 ///
 /// # Errors
 /// Nobody said, or what was said would copy nothing.
-pub fn with_sender(us: &str, them: &str, seed: Option<&Seed>) -> Result<(bool, How), Trouble> {
+pub fn with_sender(us: &str, (them, is_empty): (&str, bool), seed: Option<&Seed>) -> Result<(bool, How), Trouble> {
     match seed {
+        _ if is_empty => Ok((false, How::Union)),
         Some(Seed { winner, how: How::Union }) => Ok((winner == them, How::Union)),
         Some(Seed { winner, how: How::Replace }) if winner == them => Ok((true, How::Replace)),
         Some(_) | None => Err(trouble(
@@ -386,6 +387,21 @@ mod tests {
 
         (a.empty, b.met) = (true, false);
         assert!(decide(&a, &b).is_ok(), "there is nothing to win at either end");
+    }
+
+    #[test]
+    fn an_empty_sender_takes_nothing_away_and_a_full_one_only_where_somebody_said_so() {
+        let said = |seed: Option<&str>, is_empty| {
+            with_sender("a", ("s", is_empty), seed.map(Seed::of_word).as_ref()).map_err(|trouble| trouble.code)
+        };
+        for seed in [None, Some("s"), Some("a"), Some("merge:s")] {
+            assert_eq!(said(seed, true), Ok((false, How::Union)), "{seed:?}");
+        }
+        assert_eq!(said(Some("s"), false), Ok((true, How::Replace)));
+        assert_eq!(said(Some("merge:s"), false), Ok((true, How::Union)));
+        for seed in [None, Some("a")] {
+            assert_eq!(said(seed, false), Err("seed_needed".to_owned()), "{seed:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,9 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::support::{
-    Place, open, open_reader, oracle,
+    Place,
+    nodes::{Nodes, Settings},
+    open, open_reader, oracle,
     process::{Process, expect_code, expect_failure, free_port, status},
     wait::until,
 };
@@ -336,7 +338,62 @@ fn a_row_that_breaks_a_foreign_key_is_reported_until_it_is_repaired() {
         });
         assert!(list(path).is_empty());
     }
+    run(&a, "DELETE FROM p WHERE id = 1");
+    until("the row to be reported again", || match status(&b) {
+        found if found["foreign_keys"][0]["table"] == "c" && found["conflicts"] == 1 => Ok(()),
+        found => Err(found.to_string()),
+    });
+    expect_code(0, &command(&b, &["drop", "--all"]));
+    until("what was dropped to be reported no more", || match status(&b) {
+        found if found["foreign_keys"] == serde_json::json!([]) && found["conflicts"] == 0 => Ok(()),
+        found => Err(found.to_string()),
+    });
     both.stop();
+}
+
+/// The ids of what a node has recorded of a key.
+fn recorded(nodes: &Nodes, node: usize, key: i64) -> Vec<String> {
+    let all = list(&nodes.nodes[node].database).into_iter();
+    all.filter(|found| found["key"][0]["value"] == key).map(|found| id(&found)).collect()
+}
+
+#[test]
+fn what_is_applied_at_a_hub_at_a_leaf_or_everywhere_at_once_is_everywhere_and_no_new_conflict() {
+    let mut nodes = Nodes::running(3, TABLES, &Settings::default());
+    nodes.stop();
+    run(&nodes.nodes[1].database, "UPDATE items SET v = 'by b'");
+    later();
+    run(&nodes.nodes[2].database, "UPDATE items SET v = 'by c'");
+    nodes.start();
+    nodes.assert_equal();
+    let rows = "SELECT group_concat(v, ', ' ORDER BY id) FROM items";
+    assert_eq!(text(&nodes.nodes[0].database, rows), "by c, by c, by c");
+    let total = |nodes: &Nodes| nodes.nodes.iter().map(|node| list(&node.database).len()).sum::<usize>();
+    let before = total(&nodes);
+    let mut applied = 0;
+    // The hub, a leaf, and then all of them: whoever has recorded it.
+    for (key, at) in [(1, &[0][..]), (2, &[1]), (3, &[0, 1, 2])] {
+        std::thread::scope(|scope| {
+            for node in at {
+                let ids = recorded(&nodes, *node, key);
+                assert!(ids.len() == 1 || at.len() > 1, "{node}: {ids:?}");
+                applied += ids.len();
+                let database = &nodes.nodes[*node].database;
+                scope.spawn(move || ids.iter().for_each(|id| drop(expect_code(0, &command(database, &["apply", id])))));
+            }
+        });
+        nodes.assert_equal();
+    }
+    assert_eq!(text(&nodes.nodes[2].database, rows), "by b, by b, by b");
+    assert!(applied > 3, "{applied}: more than one node has recorded the last");
+    assert_eq!(total(&nodes), before - applied, "a loser that wins is no conflict, also where several say so");
+    for node in &nodes.nodes {
+        let left = list(&node.database).len();
+        let said = expect_code(0, &command(&node.database, &["drop", "--all"]));
+        assert!(said.contains(&format!("dropped {left} ")), "{said}");
+        assert_eq!((status(&node.database)["conflicts"].as_u64(), list(&node.database).len()), (Some(0), 0));
+    }
+    nodes.stop();
 }
 
 /// A database whose clock ran ahead gives its changes times ahead, also after the wall clock was set right: the clock that

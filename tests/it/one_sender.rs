@@ -117,3 +117,28 @@ fn two_full_databases_are_not_made_one_by_a_sender_unless_told_to() {
         nodes.stop();
     }
 }
+
+/// Its copy of nothing removed whatever no entry of the log said anything of: all that was there before its capture.
+#[test]
+fn a_sender_that_has_nothing_yet_takes_nothing_away() {
+    for seed in ["", "    seed: s\n"] {
+        let mut nodes = with_sender(seed);
+        let [a, b, s] = [0, 1, 2].map(|node| nodes.nodes[node].app());
+        run(&a, &format!("{TABLES}; INSERT INTO t VALUES (1, 'a', 'one'), (2, 'a', NULL)"));
+        run(&s, TABLES);
+        nodes.start();
+        until("the sender's copy to be whole", || {
+            let sql = "SELECT count(*) FROM __cdc_copies WHERE state = 'done' AND peer =
+                (SELECT peer FROM __cdc_checkpoints WHERE name = 's' AND windows > 0)";
+            match open_reader(&nodes.nodes[0].database).query_row(sql, [], |row| row.get::<_, i64>(0)) {
+                Ok(1) => Ok(()),
+                found => Err(format!("{found:?}")),
+            }
+        });
+        run(&s, "INSERT INTO t VALUES (3, 's', NULL)");
+        arrive(&mut nodes, "SELECT (SELECT group_concat(id || v, ' ' ORDER BY id) FROM t) = '1a 2a 3s'");
+        assert_eq!(b.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)), Ok(3));
+        assert_eq!(conflicts(&nodes), 0);
+        nodes.stop();
+    }
+}

@@ -277,3 +277,40 @@ fn a_page_is_bounded_by_records_and_by_bytes_and_none_is_left_out() {
     assert_eq!(sizes[0], 1_000);
     assert!(sizes[1..].iter().all(|size| *size < 500), "4 MiB at a time: {sizes:?}");
 }
+
+#[test]
+fn values_keep_their_class_and_bits_and_generated_columns_are_computed() {
+    let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v ANY, g TEXT AS (typeof(v)) STORED UNIQUE) STRICT";
+    let mut place = Place::new(ddl);
+    let values = [
+        (Value::Real(f64::NEG_INFINITY), "real"),
+        (Value::Text(vec![b'a', 0, 0xff]), "text"),
+        (Value::Blob(vec![7; 2 << 20]), "blob"),
+        (Value::Integer(i64::MIN), "integer"),
+        (Value::Null, "null"),
+    ];
+    for (key, (value, class)) in (1..).zip(&values) {
+        let id = place.record(&[int(key)], Some(&[int(key), value.clone()]), r#"["id","v"]"#);
+        apply(&mut place.conn, id).expect(class);
+        let read = |row: &rusqlite::Row<'_>| Ok((value_of(row.get_ref(0)?), row.get::<_, String>(1)?));
+        let found = place.conn.query_row("SELECT v, g FROM t WHERE id = ?1", [key], read).expect("row");
+        assert_eq!(found, (value.clone(), (*class).to_owned()));
+    }
+    let before = place.rows();
+    let id = place.record(&[int(9)], Some(&[int(9), Value::Real(0.5)]), r#"["id","v"]"#);
+    let said = apply(&mut place.conn, id).expect_err("a generated column is unique").to_string();
+    assert!(said.contains("the row with key (1) holds"), "{said}");
+    assert_eq!(place.rows(), before);
+}
+
+#[test]
+fn of_a_key_with_null_a_row_is_added_and_a_deletion_takes_them_all() {
+    let mut place = Place::new("CREATE TABLE t(k TEXT PRIMARY KEY, v)");
+    place.conn.execute_batch("INSERT INTO t VALUES (NULL, 1), ('k', 1)").expect("insert");
+    let id = place.record(&[Value::Null], Some(&[Value::Null, int(2)]), r#"["k","v"]"#);
+    apply(&mut place.conn, id).expect("apply");
+    assert_eq!(place.rows(), ["(NULL, 1)", "(NULL, 2)", "('k', 1)"]);
+    let id = place.record(&[Value::Null], None, r#"["k"]"#);
+    apply(&mut place.conn, id).expect("apply");
+    assert_eq!(place.rows(), ["('k', 1)"]);
+}
