@@ -12,7 +12,6 @@ use super::args::{Output, Status};
 use super::{Outcome, output, status_events};
 use crate::admin::{self, Request};
 use crate::apply;
-use crate::capture::{self, change_log};
 use crate::config::NodeConfig;
 use crate::events::reports;
 use crate::model::{Epoch, NodeId, Position};

@@ -335,7 +335,7 @@ mod tests {
         assert!(neither.message.contains("`seed: n3`, as \"n1\" has it,"), "{neither:?}");
         let both = decide(&with(&restored, "n2"), &Side { restored: true, ..b }).expect_err("each lost something");
         assert!(both.code == "both_restored" && both.hint.contains("teardown"), "{both:?}");
-        let sender = with_sender("n1", "n2", Some(&Seed::of_word("n1"))).expect_err("it would copy nothing");
+        let sender = with_sender("n1", ("n2", false), Some(&Seed::of_word("n1"))).expect_err("it would copy nothing");
         assert!(sender.message.contains("`seed: n1` cannot be followed"), "{sender:?}");
     }
 
