@@ -140,7 +140,8 @@ impl Here<'_> {
         let is_same = |(place, (now, _)): (usize, &(&str, _))| {
             now.eq_ignore_ascii_case(&names[place]) || self.is_rowid(place, &names[place])
         };
-        if now.len() != names.len() || !now.iter().enumerate().all(is_same) {
+        let is_as_long = [names.len(), self.record.summary.key.0.len()] == [now.len(); 2];
+        if !is_as_long || !now.iter().enumerate().all(is_same) {
             return Err(self.key_changed());
         }
         let there = self.rows_there()?;

@@ -148,8 +148,11 @@ fn what_stands_in_the_way_is_said_and_nothing_is_changed() {
         assert_eq!((place.rows(), place.left()), (before.clone(), 1), "{wanted}");
         drop_some(&mut place.conn, &[id, id]).expect("drop");
     }
-    let other_key = place.record(&[int(1), int(2)], None, r#"["id","u"]"#);
-    assert!(matches!(apply(&mut place.conn, other_key), Err(Error::KeyChanged { .. })));
+    for names in [r#"["id","u"]"#, r#"["id"]"#] {
+        let other_key = place.record(&[int(1), int(2)], None, names);
+        assert!(matches!(apply(&mut place.conn, other_key), Err(Error::KeyChanged { .. })));
+        drop_some(&mut place.conn, &[other_key]).expect("drop");
+    }
     let id = place.record(&[int(1)], Some(&row(1, "a", 8)), columns);
     place.conn.execute_batch("DROP TRIGGER __cdc_1_au").expect("drop");
     assert!(matches!(apply(&mut place.conn, id), Err(Error::NotCaptured { .. })));
@@ -157,7 +160,7 @@ fn what_stands_in_the_way_is_said_and_nothing_is_changed() {
     place.conn.execute_batch("DROP TABLE t").expect("drop");
     assert!(matches!(apply(&mut place.conn, id), Err(Error::TableGone { .. })));
     assert!(matches!(drop_some(&mut place.conn, &[id, 77]), Err(Error::Unknown { id: 77 })));
-    assert_eq!(drop_all(&mut place.conn).expect("drop"), 2, "none was dropped with the one that is not there");
+    assert_eq!(drop_all(&mut place.conn).expect("drop"), 1, "none was dropped with the one that is not there");
 }
 
 /// A key of one column found the row that the key of another column names now, and overwrote or deleted that.
