@@ -260,6 +260,15 @@ pub fn log_table(connection: &Connection) -> Result<String, Error> {
         .ok_or_else(|| Error::Damaged { table: "__cdc_meta", what: "it names no log".to_owned() })
 }
 
+/// The newest sequence number of the log; 0 of one that never had an entry.
+///
+/// # Errors
+/// [`Error::Damaged`] where nothing is captured.
+pub fn log_end(connection: &Connection) -> Result<i64, Error> {
+    let sql = format!("SELECT coalesce(max(seq), 0) FROM main.{}", log_table(connection)?);
+    Ok(connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
+}
+
 /// Whether the log has reached its limit: triggers log nothing, so changes of the application go unlogged. Not to be asked
 /// while the apply flag is set.
 ///
@@ -268,8 +277,7 @@ pub fn log_table(connection: &Connection) -> Result<String, Error> {
 pub fn log_is_full(connection: &Connection) -> Result<bool, Error> {
     let limit: Option<i64> = meta(connection, meta_key::CAPTURE_LIMIT)?;
     let Some(limit) = limit.filter(|limit| *limit != APPLYING) else { return Ok(false) };
-    let sql = format!("SELECT coalesce(max(seq), 0) FROM main.{}", log_table(connection)?);
-    Ok(connection.prepare_cached(&sql)?.query_row([], |row| row.get::<_, i64>(0))? >= limit)
+    Ok(log_end(connection)? >= limit)
 }
 
 /// How many key columns the log of that name (an SQL identifier) has.

@@ -88,8 +88,7 @@ fn log_head(conn: &Connection) -> Result<i64, Error> {
     if store::epoch(conn)?.is_none() {
         return Ok(-1);
     }
-    let sql = format!("SELECT coalesce(max(seq), 0) FROM main.{}", store::log_table(conn)?);
-    Ok(conn.query_row(&sql, [], |row| row.get(0))?)
+    Ok(store::log_end(conn)?)
 }
 
 /// Whether the log has an entry of the table beyond `head`. One of another table, which a trigger of the user's may write,

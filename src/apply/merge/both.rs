@@ -72,7 +72,8 @@ impl<'a> Both<'a> {
             *self.index = Some(LogIndex::open(conn, self.us)?);
         }
         let index = self.index.as_mut().expect("it was just made");
-        let seed_lost = meet::seed_lost(conn, frame.peer)?;
+        let gives_up_to = meet::seed_lost(conn, frame.peer)?;
+        let seed_lost = gives_up_to.is_some();
         let blind = is_blind(conn, (frame, &*index), seed_lost)?;
         let is_union = meet::is_union(conn, frame.peer)?;
         let session = Session {
@@ -80,7 +81,7 @@ impl<'a> Both<'a> {
             peer_name: frame.peer_name,
             us: self.us,
             rules,
-            seen: frame.end.seen,
+            seen: if rules.one_way { gives_up_to.unwrap_or(0) } else { frame.end.seen },
             blind,
             blind_since: meet::standing(conn, frame.peer)?.copy_start,
             seed_lost,

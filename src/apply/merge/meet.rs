@@ -170,12 +170,12 @@ fn stored_seen(conn: &Connection, peer: NodeId) -> rusqlite::Result<i64> {
     Ok(conn.prepare_cached(sql)?.query_row([peer.0], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
-/// Whether a seed runs that we lose.
+/// Where a seed runs that we lose, up to where our log is what it gives up; 0 where the peer's windows say so.
 ///
 /// # Errors
 /// SQLite's.
-pub(in super::super) fn seed_lost(conn: &Connection, peer: NodeId) -> rusqlite::Result<bool> {
-    Ok(meta::meta::<i64>(conn, &seed_lost_key(peer))?.is_some())
+pub(in super::super) fn seed_lost(conn: &Connection, peer: NodeId) -> rusqlite::Result<Option<i64>> {
+    meta::meta(conn, &seed_lost_key(peer))
 }
 
 /// Every copy of the peer's is whole: a seed is, too.
@@ -219,7 +219,7 @@ pub(in super::super) fn keep(conn: &Connection, meeting: &Meeting) -> Result<(),
         FromPeer::SeedLost { how, .. } => {
             begin_copy(conn, *peer)?;
             set_union(conn, *peer, *how)?;
-            meta::set_meta(conn, &seed_lost_key(*peer), 1)?;
+            meta::set_meta(conn, &seed_lost_key(*peer), 0)?;
             set_copy_start(conn, *peer, 0)?;
         }
         FromPeer::SeedWon { how: How::Union, .. } => {
@@ -245,14 +245,15 @@ pub(in super::super) fn keep(conn: &Connection, meeting: &Meeting) -> Result<(),
 }
 
 /// Keeps how the first contact with a peer goes that only sends: whether its rows win over ours, and whether what only we
-/// have stays. Inside the caller's transaction, before its first window.
+/// have stays. Inside the caller's transaction, before its first window. Such a peer never says what it has seen of our log:
+/// where its rows win, all that is in it by now gives way.
 ///
 /// # Errors
 /// SQLite's.
 pub(in super::super) fn keep_one_way(conn: &Connection, peer: NodeId, wins: bool, how: How) -> Result<(), Error> {
     set_union(conn, peer, how)?;
     match wins {
-        true => meta::set_meta(conn, &seed_lost_key(peer), 1)?,
+        true => meta::set_meta(conn, &seed_lost_key(peer), meta::log_end(conn)?)?,
         false => take(conn, &seed_lost_key(peer)).map(drop)?,
     }
     Ok(())

@@ -159,6 +159,10 @@ impl Merge<'_> {
             }
             return Ok(());
         }
+        // A peer that only sends may never have had what it lacks: where no entry names who wrote a row, it may be anybody's.
+        if self.rules.one_way && !self.seed_lost && entry.is_none() && change.rows.is_empty() {
+            return Ok(());
+        }
         // A plain repair keeps what it overwrites, and so does whoever cannot tell who knew what. A peer that only sends has
         // seen nothing of ours: what no entry says to have come from it may be anybody's.
         let unknown = self.rules.one_way && entry.is_none();

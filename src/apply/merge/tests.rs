@@ -2,7 +2,7 @@
 //! is what a test says it is.
 
 use super::super::testing::{Peer, Replica, Said};
-use super::{MergeRules, Policies, Policy};
+use super::{How, MergeRules, Policies, Policy};
 use crate::model::{Fault, Key, NodeId, Value, Version};
 use crate::sqlite;
 use crate::sqlite::store::{self, meta_key};
@@ -214,6 +214,46 @@ fn of_a_peer_that_only_sends_its_own_rows_are_no_conflict_and_all_others_are() {
     assert_eq!((pair.conflicts(), pair.row(1).as_str()), (2, "newer"));
     pair.hear((1, "and on"), 1_950);
     assert_eq!((pair.conflicts(), pair.row(1).as_str()), (2, "and on"), "it came from the peer");
+}
+
+/// Such a peer has seen nothing of ours, so whatever our log had of a row counted as not seen, and stayed without a word.
+#[test]
+fn where_a_peer_that_only_sends_wins_the_first_contact_its_rows_replace_what_was_logged_here() {
+    let mut pair = Pair::with_a_sender();
+    pair.replica.now_ms = 1_000;
+    pair.write(1, "ours");
+    pair.write(2, "ours alone");
+    let peer = pair.peer.id;
+    pair.replica.applier().meet_sender(peer, true, How::Replace).expect("told that it wins");
+    pair.write(3, "since");
+    pair.peer.run("INSERT INTO t VALUES (1, 'theirs'), (3, 'theirs')");
+    let mut items = pair.peer.catalog();
+    items.push(pair.peer.range("t", None, None, true));
+    let window = pair.peer.next(items);
+    pair.replica.apply(window).expect("the copy");
+    assert_eq!(
+        (pair.row(1).as_str(), pair.row(3).as_str()),
+        ("theirs", "since"),
+        "what was written since it was told stays"
+    );
+    assert_eq!((pair.number("SELECT count(*) FROM t"), pair.conflicts()), (2, 2), "what gave way is kept");
+}
+
+/// A later copy of a peer that only sends removed what had been here before anything was logged.
+#[test]
+fn a_copy_takes_away_what_came_from_a_peer_that_only_sends_and_not_what_nobody_knows() {
+    let mut pair = Pair::with_a_sender();
+    pair.replica.now_ms = 1_000;
+    pair.replica.run("INSERT INTO t VALUES (7, 'from before the log')");
+    for id in [1, 2] {
+        pair.hear((id, "theirs"), 1_000);
+    }
+    pair.peer.run("DELETE FROM t WHERE id = 2");
+    let whole = pair.peer.range("t", None, None, true);
+    let window = pair.peer.next(vec![whole]);
+    pair.replica.apply(window).expect("a repair");
+    assert_eq!((pair.row(1).as_str(), pair.row(7).as_str()), ("theirs", "from before the log"));
+    assert_eq!(pair.number("SELECT count(*) FROM t"), 2, "what it sent and has deleted is gone");
 }
 
 /// Blindness ended when a window had seen the copy. Such a peer never sees it, and everything that it changed ever after was
