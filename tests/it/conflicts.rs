@@ -364,6 +364,16 @@ fn what_is_applied_at_a_hub_at_a_leaf_or_everywhere_at_once_is_everywhere_and_no
     run(&nodes.nodes[1].database, "UPDATE items SET v = 'by b'");
     later();
     run(&nodes.nodes[2].database, "UPDATE items SET v = 'by c'");
+    // The hub has c's first, so that it meets b's at the hub and at b.
+    for node in [0, 2] {
+        nodes.nodes[node].start(&[]);
+    }
+    until("the hub to have what c wrote", || {
+        match nodes.nodes[0].number("SELECT count(*) FROM items WHERE v = 'by c'") {
+            3 => Ok(()),
+            found => Err(format!("{found} rows")),
+        }
+    });
     nodes.start();
     nodes.assert_equal();
     let rows = "SELECT group_concat(v, ', ' ORDER BY id) FROM items";

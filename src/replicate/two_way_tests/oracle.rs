@@ -27,7 +27,8 @@ pub(super) struct Oracle {
     overwritten: BTreeSet<i64>,
     /// Deletions, by an id of their own: key and row.
     deleted: BTreeMap<i64, (usize, i64)>,
-    /// Those that no log knows of. Where the end that made one loses a first contact, nobody can tell that it was there.
+    /// Those that no log knows of. Where the end that made one loses a first contact, or gets a copy from a peer that missed
+    /// something as well, nobody can tell that it was there: it is as if that end had never had the row.
     unlogged: BTreeSet<i64>,
     /// The newest deletion of a key at a node.
     gone: BTreeMap<(usize, usize), i64>,
@@ -106,7 +107,7 @@ impl Oracle {
         let lost = |id: &&i64| match self.deleted.get(id) {
             _ if self.overwritten.contains(id) || recorded.contains(id) || present.contains(id) => false,
             None => true,
-            Some(_) if world.seeds > 0 && self.unlogged.contains(id) => false,
+            Some(_) if (world.seeds > 0 || facts.drifts > 1) && self.unlogged.contains(id) => false,
             // A deleted row is back, and not because a merge keeps what only one end has.
             Some((key, old)) => present.contains(old) && !noted.contains(key) && world.unions == 0,
         };
