@@ -209,13 +209,13 @@ impl Work<'_> {
     /// Both ends know of these: the marker is in the peer's log.
     fn begin_marked_copies(&mut self) {
         let end = self.frame.end;
-        for table in end.markers.iter().chain(&end.repairs) {
+        for table in &end.markers {
             self.received.copies.begin_anew(*table);
-            self.ask.retain(|asked| asked != table);
         }
         for table in end.repairs.iter().filter(|table| !end.markers.contains(table)) {
-            self.received.copies.is_plain_repair(*table);
+            self.received.copies.begin_asked(*table, true);
         }
+        self.ask.retain(|asked| !end.markers.contains(asked) && !end.repairs.contains(asked));
     }
 
     fn item(&mut self, item: WindowItem) -> Result<(), Error> {

@@ -101,7 +101,7 @@ impl Piece {
         let (table, low, mode, lost_history) = (step.table, step.low.clone(), step.mode, step.lost_history);
         let last = high.is_none();
         let by_rows = step.how == CopyHow::Rows || (self.filler.is_some() && last);
-        let copied = Copied { table, high: high.clone(), last, rows: self.rows, as_digest: !by_rows };
+        let copied = Copied { table, high: high.clone(), last, rows: self.rows, as_digest: !by_rows, lost_history };
         let digest = self.digest.take().filter(|_| !by_rows).map(RowDigest::finish);
         if let Some((rows, digest)) = digest {
             let digest = Digest { table, low, high, mode, last, lost_history, rows, digest };

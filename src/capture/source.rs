@@ -166,4 +166,6 @@ pub struct Copied {
     pub rows: u64,
     /// Whether it was said by digest.
     pub as_digest: bool,
+    /// Whether its copy replaces history that is lost, as the step had it.
+    pub lost_history: bool,
 }

@@ -157,17 +157,23 @@ impl Copies {
             any |= self.start(*table, TableCopy::of_lost());
         }
         for table in asked_for.iter().filter(|table| !lost.contains(table)) {
-            any |= self.start(
-                *table,
-                if self.manner == Manner::Merged { TableCopy::of_repair() } else { TableCopy::of_lost() },
-            );
+            // One that replaces lost history, and is not whole, still has to.
+            let replaces_lost = self.manner == Manner::Mirrored || self.is_lost(*table);
+            any |= self.start(*table, if replaces_lost { TableCopy::of_lost() } else { TableCopy::of_repair() });
         }
         any
     }
 
+    fn is_lost(&self, table: TableId) -> bool {
+        self.known.get(&table).is_some_and(|copy| copy.as_ref().is_some_and(|copy| copy.lost_history))
+    }
+
+    /// A repair that is still waiting becomes a copy that replaces lost history: the receiver takes it for that from the
+    /// marker on, and a repair waits for such a copy of the peer's, which would wait for this one.
     fn start(&mut self, table: TableId, from_start: TableCopy) -> bool {
         let Some(copy) = self.known.get_mut(&table) else { return false };
-        let starting = copy.as_ref().is_some_and(|copy| copy.after.is_none() && copy.asked.is_none());
+        let at_start = |copy: &TableCopy| copy.after.is_none() && copy.asked.is_none();
+        let starting = copy.as_ref().is_some_and(|copy| at_start(copy) && copy.lost_history >= from_start.lost_history);
         if !starting {
             *copy = Some(from_start);
         }
@@ -204,7 +210,7 @@ impl Copies {
     pub fn sent(&mut self, window: u64, low: Option<&Key>, copied: &Copied) {
         let Some(slot) = self.known.get_mut(&copied.table) else { return };
         let Some(copy) = slot else { return };
-        if copy.after.as_ref() != low {
+        if copy.after.as_ref() != low || copy.lost_history != copied.lost_history {
             return;
         }
         if copied.as_digest {
@@ -292,8 +298,8 @@ mod tests {
         Key(vec![Value::Integer(number)])
     }
 
-    fn copied(high: Option<Key>, as_digest: bool) -> Copied {
-        Copied { table: T, last: high.is_none(), high, rows: 1, as_digest }
+    fn copied(high: Option<Key>, as_digest: bool, lost_history: bool) -> Copied {
+        Copied { table: T, last: high.is_none(), high, rows: 1, as_digest, lost_history }
     }
 
     #[test]
@@ -305,9 +311,9 @@ mod tests {
         assert!(!copies.catalog(&[table]), "it is new once");
         let step = copies.step(BOUNDS).expect("a step");
         assert!(step.low.is_none() && matches!(step.how, CopyHow::Rows));
-        copies.sent(1, None, &copied(Some(key(2)), false));
+        copies.sent(1, None, &copied(Some(key(2)), false, false));
         assert_eq!(copies.step(BOUNDS).expect("a step").low, Some(key(2)));
-        copies.sent(2, Some(&key(2)), &copied(None, false));
+        copies.sent(2, Some(&key(2)), &copied(None, false, false));
         assert!(copies.done());
     }
 
@@ -317,13 +323,13 @@ mod tests {
         assert!(copies.done());
         assert!(copies.mark(&[T], &[]));
         assert!(matches!(copies.step(BOUNDS).expect("a step").how, CopyHow::DigestUnlessSmall));
-        copies.sent(5, None, &copied(Some(key(2)), true));
+        copies.sent(5, None, &copied(Some(key(2)), true, true));
         assert!(copies.step(BOUNDS).is_none(), "the digest is unanswered");
         copies.acknowledged(4);
         assert!(copies.step(BOUNDS).is_none(), "another window's acknowledgement answers nothing");
         copies.acknowledged(5);
         assert_eq!(copies.step(BOUNDS).expect("a step").low, Some(key(2)));
-        copies.sent(6, Some(&key(2)), &copied(Some(key(4)), true));
+        copies.sent(6, Some(&key(2)), &copied(Some(key(4)), true, true));
         copies.need(T, Some(&key(2)), Some(&key(4)));
         copies.acknowledged(6);
         let step = copies.step(BOUNDS).expect("a step");
@@ -351,7 +357,7 @@ mod tests {
     fn a_digest_that_a_rename_overtakes_is_asked_again() {
         for needed in [false, true] {
             let mut copies = Copies::new(&[held(CopyState::Copying { after: key(2) }, true)], false, Manner::Mirrored);
-            copies.sent(5, Some(&key(2)), &copied(Some(key(4)), true));
+            copies.sent(5, Some(&key(2)), &copied(Some(key(4)), true, true));
             assert!(copies.step(BOUNDS).is_none(), "the digest is unanswered");
             assert!(!copies.catalog(&[successor(vec![T])]));
             if needed {
@@ -412,10 +418,33 @@ mod tests {
         assert_eq!(copies.back(), CopyingBack::No);
         copies.mark(&[], &[T]);
         assert_eq!(copies.back(), CopyingBack::Waits);
-        copies.sent(1, None, &copied(Some(key(2)), true));
+        copies.sent(1, None, &copied(Some(key(2)), true, false));
         assert_eq!(copies.back(), CopyingBack::UnderWay, "its digest may be answered");
         let lost = Copies::new(&[held(CopyState::Done, false)], true, Manner::Merged);
         assert_eq!(lost.back(), CopyingBack::UnderWay);
+    }
+
+    /// It stayed a repair, which waits for the peer's own copies of that kind; and the peer, to which it was none, waited for it.
+    #[test]
+    fn a_repair_that_waits_becomes_what_a_later_marker_says() {
+        let mut copies = Copies::new(&[held(CopyState::Done, false)], false, Manner::Merged);
+        copies.mark(&[], &[T]);
+        let piece_of_the_repair = copied(Some(key(2)), true, false);
+        assert!(copies.mark(&[T], &[]), "it begins anew");
+        assert!(copies.step(BOUNDS).expect("a step").lost_history);
+        copies.sent(1, None, &piece_of_the_repair);
+        let step = copies.step(BOUNDS).expect("a step");
+        assert!(
+            step.low.is_none() && step.lost_history,
+            "a piece of the repair, in the marker's own window, is none of it"
+        );
+        copies.sent(2, None, &copied(Some(key(2)), true, true));
+        copies.acknowledged(2);
+        assert!(copies.mark(&[], &[T]), "and begins anew where somebody asks");
+        assert!(
+            copies.step(BOUNDS).expect("a step").lost_history,
+            "it is not whole, so it still replaces what was lost"
+        );
     }
 
     #[test]

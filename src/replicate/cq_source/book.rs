@@ -180,7 +180,14 @@ mod tests {
     }
 
     fn copied(id: i64, high: Option<i64>) -> Copied {
-        Copied { table: TableId(id), high: high.map(key), last: high.is_none(), rows: 1, as_digest: false }
+        Copied {
+            table: TableId(id),
+            high: high.map(key),
+            last: high.is_none(),
+            rows: 1,
+            as_digest: false,
+            lost_history: false,
+        }
     }
 
     fn kept(_: TableId, _: TableId) -> Moved {
