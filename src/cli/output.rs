@@ -16,7 +16,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 /// Prints a part of a result, as it is. Whether anybody reads on.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn part(text: &str) -> anyhow::Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

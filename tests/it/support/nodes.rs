@@ -154,6 +154,16 @@ impl Nodes {
     /// The ends of all logs, where each is applied at its peers.
     fn position(&self) -> Result<Vec<(i64, i64)>, String> {
         let ends = self.nodes.iter().map(log_end).collect::<Result<Vec<_>, _>>()?;
+        for node in &self.nodes {
+            // A copy that is due or under way begins at the end of the peer's log, and so has nothing behind it there.
+            let unfinished = "SELECT (SELECT count(*) FROM __cdc_copies WHERE state <> 'done')
+                + (SELECT count(*) FROM __cdc_meta WHERE key LIKE 'copy_due:%')";
+            let conn = open_reader(&node.database);
+            match conn.query_row(unfinished, [], |row| row.get::<_, i64>(0)) {
+                Ok(0) => {}
+                found => return Err(format!("{}: unfinished copies: {found:?}", node.name)),
+            }
+        }
         for (number, node) in self.nodes.iter().enumerate() {
             let peers: Vec<usize> = if number == 0 { (1..self.nodes.len()).collect() } else { vec![0] };
             for peer in peers {
