@@ -169,7 +169,8 @@ impl<S: ChangeSource> Sender<S> {
         }
         // What is known to be copied is not said to be under way: the peer's ranges would be said anew as our own.
         let copied = two_way.is_some() && copies.done() && !start.lost_history;
-        let state = SenderState { acknowledged, head: start.head, copied, ..SenderState::default() };
+        let back = if start.lost_history { CopyingBack::UnderWay } else { copies.back() };
+        let state = SenderState { acknowledged, head: start.head, copied, back, ..SenderState::default() };
         Self {
             feed,
             sink,
