@@ -6,12 +6,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use rusqlite::Connection;
 
 use crate::cdc_input::THEIRS;
-use crate::property::setup;
 use crate::support::{
     Place,
     hook::{Hook, Post, Rows, receive},
     open, open_reader,
-    process::Process,
+    process::{Process, setup},
     random::Random,
     wait::{pause, until},
 };

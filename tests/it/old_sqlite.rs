@@ -14,7 +14,7 @@ use std::{
 use crate::support::{
     Place, env_number, open,
     oracle::{Oracle, assert_equal},
-    process::replicate_once,
+    process::{replicate_once, setup},
     random::Random,
     schema::Schema,
     skipped,
@@ -161,7 +161,7 @@ fn an_application_on_sqlite_3_24_notices_nothing_and_is_captured() {
             continue;
         }
         ran += 1;
-        crate::property::setup(&place.source(), if seed % 2 == 0 { "full" } else { "key" });
+        setup(&place.source(), if seed % 2 == 0 { "full" } else { "key" });
         let mut pair = databases.each_ref().map(|database| Application::start(program, database));
         let recursive = format!("PRAGMA recursive_triggers = {}", random.chance(50));
         pair.iter_mut().for_each(|application| drop(application.run(&recursive)));

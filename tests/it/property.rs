@@ -2,83 +2,22 @@
 //!
 //! `TWINLITE_CASES=N` runs more of them, `TWINLITE_SEED=S` exactly one.
 
-use std::path::Path;
-
 use rusqlite::Connection;
 
 use crate::support::{
-    Place, env_number, open,
+    Place, open,
     oracle::Oracle,
-    process::{Process, expect_code, quiesce, replicate_once},
+    process::{Process, expect_code, quiesce, replicate_once, setup},
     random::Random,
     schema::Schema,
-    statements::{Generator, finish, run},
+    statements::{Generator, run},
     table::Table,
+    written::{Written, seeds},
 };
 
 const CASES: u64 = 10;
 const ROUNDS: usize = 4;
 const STATEMENTS: usize = 60;
-
-/// Panics while its case runs print how to get it again.
-struct Case {
-    seed: u64,
-    log: Vec<String>,
-}
-
-impl Drop for Case {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let path = std::env::temp_dir().join(format!("twinlite-case-{}.sql", self.seed));
-            let _ = std::fs::write(&path, self.log.join(";\n"));
-            eprintln!("failed with TWINLITE_SEED={}; its statements are in {}", self.seed, path.display());
-        }
-    }
-}
-
-impl Case {
-    fn run(&mut self, conn: &Connection, sql: &str) -> bool {
-        let error = run(conn, sql).error;
-        self.log.push(match &error {
-            None => sql.to_owned(),
-            Some(error) => format!("-- {}\n{sql}", error.replace('\n', " ")),
-        });
-        error.is_none()
-    }
-
-    /// Makes what a schema says, as far as SQLite agrees.
-    fn create(&mut self, conn: &Connection, statements: &[String]) {
-        for sql in statements {
-            self.run(conn, sql);
-        }
-    }
-}
-
-/// The seeds to run: one from the environment, or as many as asked for.
-pub fn seeds(default: u64) -> Vec<u64> {
-    match env_number("TWINLITE_SEED", 0) {
-        0 => (1..=env_number("TWINLITE_CASES", default)).collect(),
-        seed => vec![seed],
-    }
-}
-
-/// An application's connection, with the pragmas that a seed chooses.
-pub fn application(path: &Path, random: &mut Random) -> Connection {
-    let conn = open(path);
-    conn.pragma_update(None, "recursive_triggers", random.chance(50)).unwrap();
-    conn.pragma_update(None, "foreign_keys", random.chance(60)).unwrap();
-    conn
-}
-
-fn write(case: &mut Case, conn: &Connection, random: &mut Random, statements: usize) {
-    let tables = Table::read_all(conn);
-    for _ in 0..statements {
-        let sql = Generator::new(random, &tables).next().sql;
-        case.run(conn, &sql);
-    }
-    case.log.push("-- end of round".to_owned());
-    finish(conn);
-}
 
 #[test]
 fn the_replica_equals_the_source_whatever_is_written() {
@@ -92,29 +31,25 @@ fn the_replica_equals_the_source_with_images_in_the_log() {
 
 fn replicate_what_is_written(images: &str, offset: u64) {
     for seed in seeds(CASES) {
-        let (place, mut random) = (Place::new(), Random::new(seed + offset));
-        let mut case = Case { seed, log: Vec::new() };
-        let schema = Schema::random(&mut random);
-        let conn = application(&place.source(), &mut random);
-        case.create(&conn, &schema.ddl);
-        // A user's trigger that is older than ours fires after it, a younger one before.
-        let older = random.below(schema.triggers.len() + 1);
-        case.create(&conn, &schema.triggers[..older]);
-        write(&mut case, &conn, &mut random, STATEMENTS);
-        setup(&place.source(), images);
+        let mut written = Written::new(seed, offset);
+        written.write(STATEMENTS);
+        written.finish();
+        written.setup(images);
 
-        let mut process = Process::replicate(&place.source(), &place.replica(), &[]);
+        let (source, replica) = (written.place.source(), written.place.replica());
+        let mut process = Process::replicate(&source, &replica, &[]);
         for round in 0..ROUNDS {
             process.assert_running();
-            quiesce(&place.source(), &place.replica());
-            oracle(&conn).assert_equal(&place.source(), &place.replica());
+            quiesce(&source, &replica);
+            oracle(&written.conn).assert_equal(&source, &replica);
             if round == 1 {
-                case.create(&conn, &schema.triggers[older..]);
+                written.make_younger_triggers();
             }
-            write(&mut case, &conn, &mut random, STATEMENTS);
+            written.write(STATEMENTS);
+            written.finish();
         }
-        quiesce(&place.source(), &place.replica());
-        oracle(&conn).assert_equal(&place.source(), &place.replica());
+        quiesce(&source, &replica);
+        oracle(&written.conn).assert_equal(&source, &replica);
         process.stop();
     }
 }
@@ -123,23 +58,15 @@ fn replicate_what_is_written(images: &str, offset: u64) {
 #[test]
 fn the_replica_catches_up_with_what_was_written_meanwhile() {
     for seed in seeds(CASES) {
-        let (place, mut random) = (Place::new(), Random::new(seed + 1_000_000));
-        let mut case = Case { seed, log: Vec::new() };
-        let schema = Schema::random(&mut random);
-        let conn = application(&place.source(), &mut random);
-        case.create(&conn, &schema.ddl);
-        case.create(&conn, &schema.triggers);
+        let mut written = Written::new(seed, 1_000_000);
+        written.make_younger_triggers();
         for _ in 0..ROUNDS {
-            write(&mut case, &conn, &mut random, STATEMENTS);
-            replicate_once(&place.source(), &place.replica());
-            oracle(&conn).assert_equal(&place.source(), &place.replica());
+            written.write(STATEMENTS);
+            written.finish();
+            replicate_once(&written.place.source(), &written.place.replica());
+            oracle(&written.conn).assert_equal(&written.place.source(), &written.place.replica());
         }
     }
-}
-
-/// Captures a database in that image mode, which whoever replicates it then keeps.
-pub(crate) fn setup(database: &Path, images: &str) {
-    expect_code(0, &["setup".as_ref(), "--db".as_ref(), database.as_os_str(), "--images".as_ref(), images.as_ref()]);
 }
 
 /// The oracle, without the tables that are not captured: what a unique expression over an assigned key is cannot be known.

@@ -11,14 +11,12 @@ use rusqlite::types::ValueRef;
 use twinlite::capture::events::{EventCatalog, EventRequest, RowsRequest, clip, read_events, read_rows};
 use twinlite::model::{Event, Key, Operation, Selection, TableId, Value};
 
-use crate::property::{application, seeds, setup};
 use crate::support::{
-    Place, open,
+    open,
     oracle::quoted,
     random::Random,
-    schema::Schema,
-    statements::{Generator, finish, run},
     table::Table,
+    written::{Written, seeds},
 };
 
 const CASES: u64 = 30;
@@ -198,86 +196,47 @@ pub fn assert_same(table: &str, replayed: &Rows, actual: &Rows) {
     assert_eq!(replay, source, "{table}, replayed (left) and as it is, where they differ");
 }
 
-/// A seed, and the statements so far.
-pub struct Case(pub u64, pub Vec<String>);
-
-impl Drop for Case {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let path = std::env::temp_dir().join(format!("twinlite-replay-{}.sql", self.0));
-            let _ = std::fs::write(&path, self.1.join(";\n"));
-            eprintln!("failed with TWINLITE_SEED={}; its statements are in {}", self.0, path.display());
-        }
-    }
-}
-
-impl Case {
-    pub fn create(&mut self, conn: &Connection, statements: &[String]) {
-        for sql in statements.iter().filter(|sql| conn.execute_batch(sql).is_ok()) {
-            self.1.push(sql.clone());
-        }
-    }
-}
-
-/// Runs random statements; a transaction may be open afterwards.
-pub fn write(case: &mut Case, conn: &Connection, random: &mut Random, statements: usize) {
-    let tables = Table::read_all(conn);
-    for _ in 0..statements {
-        let sql = Generator::new(random, &tables).next().sql;
-        let error = run(conn, &sql).error;
-        case.1.push(error.map_or(sql.clone(), |error| format!("-- {error}\n{sql}")));
-    }
-}
-
 #[test]
 fn the_events_replayed_are_the_source() {
     for seed in seeds(CASES) {
-        let (place, mut random) = (Place::new(), Random::new(seed + 3_000_000));
-        let (conn, mut case) = (application(&place.source(), &mut random), Case(seed, Vec::new()));
-        let schema = Schema::random(&mut random);
-        case.create(&conn, &schema.ddl);
-        // A user's trigger that is older than ours fires after it; one that is younger, before, until ours is made anew.
-        let older = random.below(schema.triggers.len() + 1);
-        case.create(&conn, &schema.triggers[..older]);
-        setup(&place.source(), "full");
-        let mut consumer = Consumer::new(&place.source());
+        let mut written = Written::new(seed, 3_000_000);
+        written.setup("full");
+        let mut consumer = Consumer::new(&written.place.source());
         for round in 0..ROUNDS {
             if round == 2 {
-                finish(&conn);
-                case.create(&conn, &schema.triggers[older..]);
-                setup(&place.source(), "full");
+                // Ours are made anew, and are the youngest again.
+                written.finish();
+                written.make_younger_triggers();
+                written.setup("full");
             }
-            write(&mut case, &conn, &mut random, STATEMENTS);
+            written.write(STATEMENTS);
             // Not at rest: what a transaction that is open has written nobody sees yet.
-            if random.chance(50) {
-                consumer.catch_up(&mut random);
+            if written.random.chance(50) {
+                consumer.catch_up(&mut written.random);
             }
         }
-        finish(&conn);
-        consumer.catch_up(&mut random);
-        consumer.assert_equal(&conn);
+        written.finish();
+        consumer.catch_up(&mut written.random);
+        consumer.assert_equal(&written.conn);
     }
 }
 
 #[test]
 fn a_copy_in_pieces_meets_the_events_without_gap_or_double() {
     for seed in seeds(CASES) {
-        let (place, mut random) = (Place::new(), Random::new(seed + 4_000_000));
-        let (conn, mut case) = (application(&place.source(), &mut random), Case(seed, Vec::new()));
-        let schema = Schema::random(&mut random);
-        case.create(&conn, &schema.ddl);
-        case.create(&conn, &schema.triggers);
-        write(&mut case, &conn, &mut random, 2 * STATEMENTS);
-        finish(&conn);
-        setup(&place.source(), "full");
-        let mut consumer = Consumer::new(&place.source());
+        let mut written = Written::new(seed, 4_000_000);
+        written.make_younger_triggers();
+        written.write(2 * STATEMENTS);
+        written.finish();
+        written.setup("full");
+        let mut consumer = Consumer::new(&written.place.source());
         consumer.bootstrap();
         for _ in 0..STATEMENTS {
-            write(&mut case, &conn, &mut random, 3);
-            consumer.step(&mut random);
+            written.write(3);
+            consumer.step(&mut written.random);
         }
-        finish(&conn);
-        consumer.catch_up(&mut random);
-        consumer.assert_equal(&conn);
+        written.finish();
+        consumer.catch_up(&mut written.random);
+        consumer.assert_equal(&written.conn);
     }
 }

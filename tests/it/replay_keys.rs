@@ -11,9 +11,13 @@ use rusqlite::types::Value as Bound;
 use twinlite::capture::events::{EventCatalog, EventRequest, EventsRead, RowsRequest, clip, read_events, read_rows};
 use twinlite::model::{Event, Key, Operation, Selection, TableId, Value};
 
-use crate::property::{application, seeds, setup};
-use crate::replay::{Case, ROUNDS, STATEMENTS, assert_same, select, write};
-use crate::support::{Place, oracle::quoted, random::Random, schema::Schema, statements::finish, table::Table};
+use crate::replay::{ROUNDS, STATEMENTS, assert_same, select};
+use crate::support::{
+    oracle::quoted,
+    random::Random,
+    table::Table,
+    written::{Written, seeds},
+};
 
 const CASES: u64 = 60;
 
@@ -264,36 +268,31 @@ impl Consumer {
 
 /// Runs random statements over random tables while somebody reads.
 fn run(seed: u64, offset: u64, crashes: bool) {
-    let (place, mut random) = (Place::new(), Random::new(seed + offset));
-    let (conn, mut case) = (application(&place.source(), &mut random), Case(seed, Vec::new()));
-    let schema = Schema::random(&mut random);
-    case.create(&conn, &schema.ddl);
-    let older = random.below(schema.triggers.len() + 1);
-    case.create(&conn, &schema.triggers[..older]);
-    setup(&place.source(), "key");
-    let mut consumer = Consumer::new(&place.source(), &schema.ddl, crashes);
+    let mut written = Written::new(seed, offset);
+    written.setup("key");
+    let mut consumer = Consumer::new(&written.place.source(), &written.schema.ddl, crashes);
     for round in 0..ROUNDS {
         if round == 2 && !crashes {
-            finish(&conn);
-            case.create(&conn, &schema.triggers[older..]);
-            setup(&place.source(), "key");
+            written.finish();
+            written.make_younger_triggers();
+            written.setup("key");
         }
         for _ in 0..4 {
-            write(&mut case, &conn, &mut random, STATEMENTS / 4);
-            for _ in 0..random.below(4) {
-                consumer.step(&mut random);
+            written.write(STATEMENTS / 4);
+            for _ in 0..written.random.below(4) {
+                consumer.step(&mut written.random);
                 if crashes {
-                    consumer.crash_or_note(&mut random);
+                    consumer.crash_or_note(&mut written.random);
                 }
             }
         }
-        if random.chance(50) {
-            consumer.catch_up(&mut random);
+        if written.random.chance(50) {
+            consumer.catch_up(&mut written.random);
         }
     }
-    finish(&conn);
-    consumer.catch_up(&mut random);
-    consumer.assert_equal(&conn);
+    written.finish();
+    consumer.catch_up(&mut written.random);
+    consumer.assert_equal(&written.conn);
 }
 
 #[test]
@@ -311,24 +310,21 @@ fn whoever_takes_them_again_after_a_crash_has_the_source_too() {
 #[test]
 fn a_copy_in_pieces_meets_the_events_of_a_log_of_keys() {
     for seed in seeds(CASES / 2) {
-        let (place, mut random) = (Place::new(), Random::new(seed + 7_000_000));
-        let (conn, mut case) = (application(&place.source(), &mut random), Case(seed, Vec::new()));
-        let schema = Schema::random(&mut random);
-        case.create(&conn, &schema.ddl);
-        case.create(&conn, &schema.triggers);
-        write(&mut case, &conn, &mut random, 2 * STATEMENTS);
-        finish(&conn);
-        setup(&place.source(), "key");
-        let mut consumer = Consumer::new(&place.source(), &schema.ddl, false);
+        let mut written = Written::new(seed, 7_000_000);
+        written.make_younger_triggers();
+        written.write(2 * STATEMENTS);
+        written.finish();
+        written.setup("key");
+        let mut consumer = Consumer::new(&written.place.source(), &written.schema.ddl, false);
         for table in consumer.catalog.tables(&consumer.connection, &Selection::all()).unwrap() {
             consumer.standing.copying.insert(table.id, None);
         }
         for _ in 0..STATEMENTS {
-            write(&mut case, &conn, &mut random, 3);
-            consumer.step(&mut random);
+            written.write(3);
+            consumer.step(&mut written.random);
         }
-        finish(&conn);
-        consumer.catch_up(&mut random);
-        consumer.assert_equal(&conn);
+        written.finish();
+        consumer.catch_up(&mut written.random);
+        consumer.assert_equal(&written.conn);
     }
 }

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use crate::support::{
     Place, env_number, open,
     oracle::{Oracle, shown},
+    process::setup,
     random::Random,
     schema::Schema,
     statements::{Generator, Outcome, finish, run},
@@ -34,7 +35,7 @@ fn an_application_gets_the_same_answers_with_and_without_capture() {
             }
         }
         let images = if seed % 2 == 0 { "full" } else { "key" };
-        crate::property::setup(&place.source(), images);
+        setup(&place.source(), images);
         let mut log = Vec::new();
         compare(&mut random, &captured, &plain, &mut log, seed);
         finish(&captured);

@@ -33,6 +33,16 @@ impl Consumer {
         read_events(&self.db.ours, &mut self.catalog, &request).expect("read")
     }
 
+    /// How many events each read has, up to one that has none.
+    pub fn events_of_each_read(&mut self) -> Vec<usize> {
+        let one = || {
+            let read = self.read();
+            self.after = read.to;
+            (!read.events.is_empty()).then_some(read.events.len())
+        };
+        std::iter::from_fn(one).collect()
+    }
+
     /// Everything up to the log's end.
     pub fn drain(&mut self) -> Vec<(Event, EventKeys)> {
         let mut all = Vec::new();
@@ -176,13 +186,7 @@ fn reading_in_pieces_never_ends_inside_a_change() {
 fn one_change_is_read_however_large_and_bytes_bound_the_rest() {
     let mut db = Consumer::new("CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
     db.db.run("INSERT INTO t VALUES (1, zeroblob(5000000)), (2, zeroblob(600000)), (3, zeroblob(600000)), (4, 1)");
-    let lengths: Vec<usize> = std::iter::from_fn(|| {
-        let read = db.read();
-        db.after = read.to;
-        (!read.events.is_empty()).then_some(read.events.len())
-    })
-    .collect();
-    assert_eq!(lengths, [1, 2, 1]);
+    assert_eq!(db.events_of_each_read(), [1, 2, 1]);
 }
 
 #[test]

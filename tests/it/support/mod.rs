@@ -20,6 +20,7 @@ pub mod shop;
 pub mod statements;
 pub mod table;
 pub mod wait;
+pub mod written;
 
 use std::path::{Path, PathBuf};
 

@@ -33,6 +33,11 @@ pub fn expect_code<S: AsRef<std::ffi::OsStr> + std::fmt::Debug>(code: i32, args:
     out
 }
 
+/// Captures a database in that image mode, which whoever replicates it then keeps.
+pub fn setup(database: &Path, images: &str) {
+    expect_code(0, &["setup".as_ref(), "--db".as_ref(), database.as_os_str(), "--images".as_ref(), images.as_ref()]);
+}
+
 /// Like [`expect_code`], and returns what it wrote to stderr.
 #[track_caller]
 pub fn expect_failure<S: AsRef<std::ffi::OsStr> + std::fmt::Debug>(code: i32, args: &[S]) -> String {
