@@ -10,10 +10,21 @@ use crate::model::TableId;
 /// What the generations of the captured tables have become.
 #[derive(Debug, Default)]
 pub struct Generations {
-    /// The newest generation of each table that is captured, and the table's name.
-    pub newest: BTreeMap<TableId, String>,
-    /// For each generation that had the same key columns as the newest of its table: that newest one.
+    /// The newest generation of each table that is captured.
+    pub newest: BTreeMap<TableId, Newest>,
+    /// What each generation of such a table has become: the newest one.
+    pub became: HashMap<TableId, TableId>,
+    /// The same for those that had the same key columns as the newest: it reads their entries.
     pub readable: HashMap<TableId, TableId>,
+}
+
+/// A table that is captured.
+#[derive(Debug)]
+pub struct Newest {
+    /// Its name.
+    pub name: String,
+    /// The ids it had before, newest first.
+    pub ancestors: Vec<TableId>,
 }
 
 struct Row {
@@ -27,33 +38,48 @@ impl Generations {
     /// Reads them; none where nothing is captured.
     ///
     /// # Errors
-    /// SQLite's.
+    /// SQLite's, or [`Error::Damaged`] where one replaces another that is not older.
     pub fn read(connection: &Connection) -> Result<Self, Error> {
         if !super::store::table_exists(connection, "__cdc_tables")? {
             return Ok(Self::default());
         }
-        let sql = "SELECT id, name, replaces, lower(key), dropped FROM main.__cdc_tables ORDER BY id";
-        let mut statement = connection.prepare_cached(sql)?;
-        let read = |row: &rusqlite::Row<'_>| {
-            let replaces = row.get::<_, Option<i64>>(2)?.map(TableId);
-            let (name, key, dropped) = (row.get(1)?, row.get(3)?, row.get(4)?);
-            Ok((TableId(row.get(0)?), Row { name, replaces, key, dropped }))
-        };
-        let rows = statement.query_map([], read)?.collect::<rusqlite::Result<BTreeMap<TableId, Row>>>()?;
+        let rows = rows(connection)?;
         let replaced: Vec<TableId> = rows.values().filter_map(|row| row.replaces).collect();
         let mut all = Self::default();
         for (id, row) in rows.iter().filter(|(id, row)| !replaced.contains(id) && !row.dropped) {
-            all.newest.insert(*id, row.name.clone());
-            let mut before = Some(*id);
-            // A generation replaces an older one, so this ends.
-            while let Some(member) = before {
-                let Some(found) = rows.get(&member) else { break };
-                if found.key == row.key {
-                    all.readable.insert(member, *id);
-                }
-                before = found.replaces.filter(|older| *older < member);
-            }
+            all.add(*id, row, &rows);
         }
         Ok(all)
     }
+
+    fn add(&mut self, id: TableId, newest: &Row, rows: &BTreeMap<TableId, Row>) {
+        let before = |id: &TableId| rows.get(id).and_then(|row| row.replaces);
+        let ancestors: Vec<TableId> = std::iter::successors(before(&id), before).collect();
+        for member in ancestors.iter().chain([&id]) {
+            self.became.insert(*member, id);
+            if rows.get(member).is_some_and(|row| row.key == newest.key) {
+                self.readable.insert(*member, id);
+            }
+        }
+        self.newest.insert(id, Newest { name: newest.name.clone(), ancestors });
+    }
+}
+
+fn rows(connection: &Connection) -> Result<BTreeMap<TableId, Row>, Error> {
+    // Names of columns differ in case only where SQLite takes them for the same: in ASCII.
+    let sql = "SELECT id, name, replaces, lower(key), dropped FROM main.__cdc_tables ORDER BY id";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut found = statement.query([])?;
+    let mut rows = BTreeMap::new();
+    while let Some(row) = found.next()? {
+        let (id, replaces) = (TableId(row.get(0)?), row.get::<_, Option<i64>>(2)?.map(TableId));
+        // So that every line of generations ends.
+        if replaces.is_some_and(|older| older >= id) {
+            let what = format!("generation {} replaces one that is not older", id.0);
+            return Err(Error::Damaged { table: "__cdc_tables", what });
+        }
+        let (name, key, dropped) = (row.get(1)?, row.get(3)?, row.get(4)?);
+        rows.insert(id, Row { name, replaces, key, dropped });
+    }
+    Ok(rows)
 }

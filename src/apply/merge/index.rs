@@ -95,8 +95,8 @@ impl LogIndex {
     }
 
     fn read_captured(&mut self, conn: &Connection) -> Result<(), Error> {
-        for (id, name) in &self.generations.newest {
-            let Some(table) = catalog::table(conn, name)? else { continue };
+        for (id, newest) in &self.generations.newest {
+            let Some(table) = catalog::table(conn, &newest.name)? else { continue };
             let captured = Captured { collations: table.key_collations(), by_key: KeyQuery::new(&table) };
             self.captured.insert(*id, captured);
         }
@@ -141,7 +141,8 @@ impl LogIndex {
 
     /// The captured table of that name, if there is one.
     pub(super) fn table(&self, name: &str) -> Option<TableId> {
-        self.generations.newest.iter().find(|(_, known)| known.eq_ignore_ascii_case(name)).map(|(id, _)| *id)
+        let newest = &self.generations.newest;
+        newest.iter().find(|(_, known)| known.name.eq_ignore_ascii_case(name)).map(|(id, _)| *id)
     }
 
     /// Takes in what the log has gained since.

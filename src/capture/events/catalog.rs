@@ -204,16 +204,14 @@ impl EventCatalog {
 
     fn read(&mut self, connection: &Connection) -> Result<(), Error> {
         let lines = Generations::read(connection)?;
-        for (id, name) in &lines.newest {
-            let Some(schema) = catalog::table(connection, name)? else { continue };
+        for (id, newest) in &lines.newest {
+            let Some(schema) = catalog::table(connection, &newest.name)? else { continue };
             self.lines.insert(*id, Line::new(schema));
         }
         let images = generation::images_column(connection)?;
-        let sql = format!("SELECT id, name, columns, key, replaces, {images} FROM main.__cdc_tables ORDER BY id DESC");
+        let sql = format!("SELECT id, name, columns, key, {images} FROM main.__cdc_tables ORDER BY id");
         let mut statement = connection.prepare(&sql)?;
         let mut rows = statement.query([])?;
-        // A generation replaces an older one, so what replaces it is known when it is met.
-        let mut replaced_by: HashMap<TableId, TableId> = HashMap::new();
         while let Some(row) = rows.next()? {
             let id = TableId(row.get(0)?);
             let list = |place: usize| -> Result<Vec<String>, Error> {
@@ -223,11 +221,7 @@ impl EventCatalog {
                 };
                 Ok(serde_json::from_str(&row.get::<_, String>(place)?).map_err(damaged)?)
             };
-            let newest = replaced_by.get(&id).copied().unwrap_or(id);
-            if let Some(replaces) = row.get::<_, Option<i64>>(4)? {
-                replaced_by.insert(TableId(replaces), newest);
-            }
-            let images = Images::by_word(&row.get::<_, String>(5)?).unwrap_or(Images::Key);
+            let images = Images::by_word(&row.get::<_, String>(4)?).unwrap_or(Images::Key);
             if let Some(line) = self.lines.get_mut(&id) {
                 line.images = images;
             }
@@ -237,7 +231,7 @@ impl EventCatalog {
                 images,
                 keys: list(3)?.len(),
                 line: lines.readable.get(&id).copied().filter(there),
-                newest: Some(newest).filter(there),
+                newest: lines.became.get(&id).copied().filter(there),
             };
             self.generations.insert(id, known);
         }

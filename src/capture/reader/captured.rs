@@ -9,8 +9,9 @@ use super::entries::entries_sql;
 use super::objects::{self, Object};
 use crate::capture::read_error::Error;
 use crate::model::{Collation, TableId, TableSchema};
+use crate::sqlite::generations::Generations;
 use crate::sqlite::row_sql::KeyQuery;
-use crate::sqlite::{self, catalog, store};
+use crate::sqlite::{catalog, store};
 
 /// A captured table.
 pub(super) struct Table {
@@ -42,7 +43,7 @@ pub(super) struct Captured {
     /// Every table and view in the database, in lower case.
     names: Vec<String>,
     tables: BTreeMap<TableId, Table>,
-    /// The newest generation of every generation whose table is there.
+    /// The newest generation of every generation of a table that is captured.
     newest: HashMap<TableId, TableId>,
     /// The same for those whose entries have the newest generation's key.
     readable: HashMap<TableId, TableId>,
@@ -52,7 +53,7 @@ pub(super) struct Captured {
 impl Captured {
     /// Reads it, inside the caller's read transaction.
     pub fn read(connection: &mut Connection, schema_version: i64) -> Result<Self, Error> {
-        let generations = generations(connection)?;
+        let generations = Generations::read(connection)?;
         let log = store::log_table(connection)?;
         let log_key_columns = store::log_key_columns(connection, &log)?;
         let (objects, names) = objects::read(connection)?;
@@ -65,36 +66,15 @@ impl Captured {
             objects,
             names,
             tables: BTreeMap::new(),
-            newest: HashMap::new(),
-            readable: HashMap::new(),
+            newest: generations.became,
+            readable: generations.readable,
         };
-        let replaced: Vec<TableId> = generations.values().filter_map(|generation| generation.replaces).collect();
-        let newest = generations.iter().filter(|(id, generation)| !replaced.contains(id) && !generation.dropped);
-        for (id, generation) in newest {
-            captured.add(connection, (*id, generation), &generations)?;
+        for (id, newest) in generations.newest {
+            let Some(schema) = catalog::table(connection, &newest.name)? else { continue };
+            let (collations, by_key) = (schema.key_collations(), KeyQuery::new(&schema));
+            captured.tables.insert(id, Table { id, ancestors: newest.ancestors, schema, collations, by_key });
         }
         Ok(captured)
-    }
-
-    fn add(
-        &mut self,
-        connection: &Connection,
-        (id, generation): (TableId, &Generation),
-        generations: &BTreeMap<TableId, Generation>,
-    ) -> Result<(), Error> {
-        let Some(schema) = catalog::table(connection, &generation.name)? else { return Ok(()) };
-        let ancestors = ancestors(id, generations);
-        self.newest.insert(id, id);
-        self.readable.insert(id, id);
-        for ancestor in &ancestors {
-            self.newest.insert(*ancestor, id);
-            if generations.get(ancestor).is_some_and(|before| same_names(&before.key, &generation.key)) {
-                self.readable.insert(*ancestor, id);
-            }
-        }
-        let (collations, by_key) = (schema.key_collations(), KeyQuery::new(&schema));
-        self.tables.insert(id, Table { id, ancestors, schema, collations, by_key });
-        Ok(())
     }
 
     /// Whether there is a table or view of that name, in lower case, in the database.
@@ -127,39 +107,4 @@ impl Captured {
     pub fn entries_sql(&self) -> &str {
         &self.entries_sql
     }
-}
-
-struct Generation {
-    name: String,
-    replaces: Option<TableId>,
-    key: Vec<String>,
-    dropped: bool,
-}
-
-fn generations(connection: &Connection) -> Result<BTreeMap<TableId, Generation>, Error> {
-    let mut statement =
-        connection.prepare_cached("SELECT id, name, replaces, key, dropped FROM main.__cdc_tables ORDER BY id")?;
-    let mut rows = statement.query([])?;
-    let mut generations = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        let id = TableId(row.get(0)?);
-        let replaces = row.get::<_, Option<i64>>(2)?.map(TableId);
-        let damaged =
-            |what: &str| sqlite::Error::Damaged { table: "__cdc_tables", what: format!("generation {} {what}", id.0) };
-        if replaces.is_some_and(|before| before >= id) {
-            return Err(damaged("replaces one that is not older").into());
-        }
-        let key = serde_json::from_str(&row.get::<_, String>(3)?).map_err(|_| damaged("has no list of key columns"))?;
-        generations.insert(id, Generation { name: row.get(1)?, replaces, key, dropped: row.get(4)? });
-    }
-    Ok(generations)
-}
-
-fn ancestors(id: TableId, generations: &BTreeMap<TableId, Generation>) -> Vec<TableId> {
-    let before = |id: &TableId| generations.get(id).and_then(|generation| generation.replaces);
-    std::iter::successors(before(&id), before).collect()
-}
-
-fn same_names(a: &[String], b: &[String]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.eq_ignore_ascii_case(b))
 }
