@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS __cdc_conflicts(
   id INTEGER PRIMARY KEY, at INTEGER NOT NULL, peer INTEGER NOT NULL, tbl TEXT NOT NULL, key BLOB NOT NULL,
   winner TEXT NOT NULL, policy TEXT NOT NULL, why TEXT NOT NULL, local_version TEXT, incoming_version TEXT,
   loser BLOB, columns TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS __cdc_conflicts_why ON __cdc_conflicts(why);
 ";
 
 /// The tables that a capturing node's database has besides, without the log, whose shape depends on what is captured.
