@@ -213,9 +213,7 @@ pub(super) fn execute(
     decision: &Decision,
     clock: &dyn Clock,
 ) -> Result<(), Error> {
-    for sql in &decision.statements {
-        transaction.execute_batch(sql).map_err(crate::sqlite::Error::doing("put capture in place"))?;
-    }
+    put_in_place(transaction, decision)?;
     if decision.makes_log && store::epoch(transaction)?.is_some() {
         tracing::warn!(
             log = options.log_table,
@@ -249,6 +247,20 @@ pub(super) fn execute(
     let copies: Vec<i64> = copies.map(|(_, id)| *id).collect();
     missed::begin(transaction, options, &copies, clock)?;
     remember(transaction, options, &decision.skipped)
+}
+
+/// Makes what capture needs. That moves no row of a table, so where the applier left the schema as it was found, it did
+/// with what is made here, too: else a node that only receives would compare its tables with the sender's.
+fn put_in_place(transaction: &Connection, decision: &Decision) -> Result<(), Error> {
+    let applied: Option<i64> = store::meta(transaction, meta_key::APPLIED_SCHEMA_VERSION)?;
+    let as_applied = applied == Some(catalog::schema_version(transaction)?);
+    for sql in &decision.statements {
+        transaction.execute_batch(sql).map_err(crate::sqlite::Error::doing("put capture in place"))?;
+    }
+    if as_applied {
+        store::set_meta(transaction, meta_key::APPLIED_SCHEMA_VERSION, catalog::schema_version(transaction)?)?;
+    }
+    Ok(())
 }
 
 /// Notes the schema as it is now, ours included.

@@ -6,7 +6,7 @@ use super::test_support::Fixture;
 use super::trigger_sql::table_of_trigger;
 use super::{Error, Images, Reconciled, run_ddl};
 use crate::model::Selection;
-use crate::sqlite::store;
+use crate::sqlite::{catalog, store};
 
 const SCHEMA: &str = "
     CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b UNIQUE); CREATE INDEX ta ON t(a);
@@ -356,4 +356,24 @@ fn generations_of_before_there_were_images_are_of_keys() {
         (fixture.tables()[0].images, fixture.logs("INSERT INTO t VALUES (1, 2, 3)")),
         (Images::Key, vec!["1/2 1".to_owned()])
     );
+}
+
+/// Beside an event consumer, a node that only receives makes its triggers anew after each change of the schema that it
+/// applies: to the applier nobody has moved the schema, so nothing is to be compared. What others do, it must still see.
+#[test]
+fn triggers_made_anew_are_no_move_of_the_schema_by_other_hands() {
+    let applied = store::meta_key::APPLIED_SCHEMA_VERSION;
+    let mut fixture = Fixture::captured("CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    let version = |fixture: &Fixture| catalog::schema_version(&fixture.ours).unwrap();
+    let left = |fixture: &Fixture| store::meta::<i64>(&fixture.ours, applied).unwrap();
+    fixture.run("ALTER TABLE t ADD COLUMN b");
+    let as_applied = version(&fixture);
+    store::set_meta(&fixture.ours, applied, as_applied).unwrap();
+    fixture.reconcile();
+    assert!(version(&fixture) > as_applied, "triggers were made anew");
+    assert_eq!(left(&fixture), Some(version(&fixture)));
+    let before = version(&fixture);
+    fixture.run("ALTER TABLE t ADD COLUMN c");
+    fixture.reconcile();
+    assert_eq!(left(&fixture), Some(before));
 }
