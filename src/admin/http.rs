@@ -4,6 +4,8 @@
 //! live, so that a balancer sends readers to a replica that shows the source's present; otherwise 503 and why. A source is
 //! ready whether or not its replicas are there, and any node whether or not somebody takes its events.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use crate::telemetry::{Board, Direction, LinkReport, LinkState};
+use crate::telemetry::{Board, Direction, LinkReport, LinkState, StatusReport};
 
 /// Binds the address that `admin.listen` names.
 ///
@@ -29,13 +31,25 @@ pub async fn bind(address: &str) -> Result<TcpListener, Error> {
 /// one, is not waited for any longer.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
+/// What there is to answer with.
+#[derive(Clone)]
+pub struct Health {
+    /// What decides whether readers are welcome.
+    pub board: Board,
+    /// Gives the whole report, as `twinlite status -o json` prints it.
+    pub report: Arc<Reports>,
+}
+
+/// Gives reports.
+pub type Reports = dyn Fn() -> Pin<Box<dyn Future<Output = StatusReport> + Send>> + Send + Sync;
+
 /// Serves until `shutdown`, then finishes the answers at hand.
 ///
 /// # Errors
 /// [`Error::Listen`] if the listener fails for good.
-pub async fn serve_http(listener: TcpListener, board: Board, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn serve_http(listener: TcpListener, health: Health, shutdown: CancellationToken) -> Result<(), Error> {
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
-    let serve = axum::serve(listener, router(board)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let serve = axum::serve(listener, router(health)).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let over = async {
         shutdown.cancelled().await;
         tokio::time::sleep(ANSWER_GRACE).await;
@@ -46,23 +60,23 @@ pub async fn serve_http(listener: TcpListener, board: Board, shutdown: Cancellat
     }
 }
 
-fn router(board: Board) -> Router {
+fn router(health: Health) -> Router {
     Router::new()
         .route("/status.json", get(status))
         .route("/live", get(async || "live\n"))
         .route("/ready", get(ready))
-        .with_state(board)
+        .with_state(health)
 }
 
-async fn status(State(board): State<Board>) -> Response {
-    match serde_json::to_string(&board.report()) {
+async fn status(State(health): State<Health>) -> Response {
+    match serde_json::to_string(&(health.report)().await) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-async fn ready(State(board): State<Board>) -> Response {
-    match unready(&board) {
+async fn ready(State(health): State<Health>) -> Response {
+    match unready(&health.board) {
         None => "ready\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response(),
     }
@@ -81,19 +95,26 @@ fn unready(board: &Board) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
     use tower::ServiceExt;
 
     use super::*;
     use crate::model::{ManualClock, Trouble};
-    use crate::telemetry::StatusReport;
+
+    fn health(board: &Board) -> Health {
+        let board = board.clone();
+        let reported = board.clone();
+        let report = move || -> Pin<Box<dyn Future<Output = StatusReport> + Send>> {
+            let report = reported.report();
+            Box::pin(async move { report })
+        };
+        Health { board, report: Arc::new(report) }
+    }
 
     async fn get(board: &Board, path: &str) -> (StatusCode, String) {
         let request = Request::get(path).body(Body::empty()).expect("request");
-        let response = router(board.clone()).oneshot(request).await.expect("answers");
+        let response = router(health(board)).oneshot(request).await.expect("answers");
         let status = response.status();
         let body = to_bytes(response.into_body(), 1 << 20).await.expect("body");
         (status, String::from_utf8(body.to_vec()).expect("text"))
@@ -134,7 +155,7 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let board = Board::new("replica", "/data/replica.db", Arc::new(ManualClock::at(0)));
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve_http(listener, board, shutdown.clone()));
+        let serving = tokio::spawn(serve_http(listener, health(&board), shutdown.clone()));
         let mut idle = tokio::net::TcpStream::connect(address).await.expect("connects");
         tokio::io::AsyncWriteExt::write_all(&mut idle, b"GET /live HTTP/1.1\r\n").await.expect("half a request");
         shutdown.cancel();

@@ -11,7 +11,7 @@ pub mod owner;
 
 pub use consumer::ConsumerLock;
 pub use control::{Request, Response, Settlement, SetupRequest, ask, own, serve_control};
-pub use http::serve_http;
+pub use http::{Health, serve_http};
 pub use owner::{Owner, Ownership, Standing, find_owner, standing, sweep};
 
 use std::path::PathBuf;

@@ -21,11 +21,6 @@ pub fn values_for(columns: usize) -> usize {
     columns.min(VALUES_MAX)
 }
 
-/// How many entries an image of that many columns takes.
-pub fn entries_for(columns: usize) -> usize {
-    columns.div_ceil(VALUES_MAX).max(1)
-}
-
 /// The rowid that is logged behind the key: where the key may have a NULL in it, several rows may have that key, and a touch
 /// must say which of them it means.
 pub fn logged_rowid(table: &TableSchema) -> Option<&'static str> {

@@ -12,21 +12,18 @@ use super::args::{Output, Status};
 use super::{Outcome, output, status_events};
 use crate::admin::{self, Request};
 use crate::apply;
+use crate::capture;
 use crate::config::NodeConfig;
 use crate::events::reports;
 use crate::model::{Epoch, NodeId, Position};
 use crate::node::broken_report;
-use crate::sqlite::store::{self, meta_key};
+use crate::sqlite::store;
 use crate::sqlite::{self, Role};
 use crate::telemetry::report::FORMAT;
 use crate::telemetry::{
     BROKEN_SHOWN_MAX, Direction, LinkReport, LinkState, LogReport, NodeReport, StatusReport, TableReport, TableState,
     utc,
 };
-
-/// What an entry of the log occupies, roughly: a row of small integers, its key, and its part of a page. Only for the
-/// size that is shown where nobody owns the database.
-const ENTRY_BYTES_ESTIMATE: u64 = 40;
 
 /// Tables shown in full to a person; beyond, those that are live are counted.
 const TABLES_SHOWN_MAX: usize = 40;
@@ -99,6 +96,7 @@ pub fn offline(node: &NodeConfig) -> anyhow::Result<StatusReport> {
     if report.log.is_some() {
         report.events = reports::consumers(&connection, &node.database).with_context(doing)?;
     }
+    report.conflicts = apply::conflicts::count(&connection).with_context(doing)?;
     let broken = apply::broken(&connection).with_context(doing)?;
     report.foreign_keys = broken.iter().take(BROKEN_SHOWN_MAX).map(broken_report).collect();
     // Nobody is there to receive: a replica that nothing feeds is what this command is asked to find.
@@ -124,7 +122,7 @@ fn read_received(connection: &Connection, report: &mut StatusReport) -> rusqlite
     ))?;
     let tables = tables.query_map([], |row| {
         let state = match row.get::<_, String>(2)?.as_str() {
-            "done" => TableState::Live,
+            "done" | "left" => TableState::Live,
             "pending" => TableState::Pending,
             _ => TableState::Snapshot,
         };
@@ -138,8 +136,6 @@ fn read_received(connection: &Connection, report: &mut StatusReport) -> rusqlite
         })
     })?;
     report.tables.extend(tables.collect::<rusqlite::Result<Vec<_>>>()?);
-    let conflicts: i64 = connection.query_row("SELECT count(*) FROM __cdc_conflicts", [], |row| row.get(0))?;
-    report.conflicts = conflicts.unsigned_abs();
     Ok(())
 }
 
@@ -147,23 +143,14 @@ fn position(epoch: Option<i64>, seq: Option<i64>) -> Option<Position> {
     Some(Position { epoch: Epoch(epoch?), seq: seq? })
 }
 
-fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(), sqlite::Error> {
-    let Some(epoch) = store::epoch(connection)? else { return Ok(()) };
-    let log = store::log_table(connection)?;
-    let ends = format!("SELECT coalesce(min(seq), 0), coalesce(max(seq), -1) FROM main.{log}");
-    let (oldest, head): (i64, i64) = connection.query_row(&ends, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let end = Position { epoch, seq: head };
-    let rows = u64::try_from(head - oldest + 1).unwrap_or(0);
-    report.log = Some(LogReport { rows, bytes: rows.saturating_mul(ENTRY_BYTES_ESTIMATE) });
-    let mut tables = connection.prepare(
-        "SELECT name, id FROM __cdc_tables t WHERE NOT dropped
-         AND NOT EXISTS (SELECT 1 FROM __cdc_tables n WHERE n.replaces = t.id) ORDER BY name",
-    )?;
-    let captured = tables.query_map([], |row| {
-        Ok(TableReport { generation: row.get(1)?, ..TableReport::new(row.get::<_, String>(0)?, TableState::Live) })
-    })?;
-    report.tables.extend(captured.collect::<rusqlite::Result<Vec<_>>>()?);
-    report.tables.extend(skipped(connection)?);
+fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(), capture::Error> {
+    if store::epoch(connection)?.is_none() {
+        return Ok(());
+    }
+    let log = capture::log_state(connection)?;
+    report.log = Some(LogReport { rows: log.rows, bytes: log.bytes });
+    report.tables.extend(reports::tables(connection)?);
+    let end = log.head.position;
     let sql =
         "SELECT name, epoch, seq, at FROM __cdc_consumers WHERE peer IS NOT NULL AND kind <> 'events' ORDER BY name";
     let mut consumers = connection.prepare(sql)?;
@@ -172,17 +159,10 @@ fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(
         let link = offline_link(row.get(0)?, Direction::Send, position);
         // Noted now and then: what the peer has applied since is not known here, unless nothing was left then.
         let changes_behind = (position == Some(end)).then_some(0);
-        Ok(LinkReport { head: Some(head), changes_behind, noted_ms: row.get(3)?, ..link })
+        Ok(LinkReport { head: Some(end.seq), changes_behind, noted_ms: row.get(3)?, ..link })
     })?;
     report.links.extend(links.collect::<rusqlite::Result<Vec<_>>>()?);
     Ok(())
-}
-
-fn skipped(connection: &Connection) -> rusqlite::Result<Vec<TableReport>> {
-    let json: Option<String> = store::meta(connection, meta_key::SKIPPED)?;
-    let reasons: std::collections::BTreeMap<String, String> =
-        json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
-    Ok(reasons.into_iter().map(|(name, reason)| TableReport::skipped(name, reason)).collect())
 }
 
 fn offline_link(name: String, direction: Direction, position: Option<Position>) -> LinkReport {
@@ -385,17 +365,17 @@ mod tests {
             .execute_batch(
                 "INSERT INTO __cdc_checkpoints(peer, name, epoch, seq) VALUES (7, 'source', 255, 12);
                  INSERT INTO __cdc_copies(peer, id, name, state, rows, rows_estimate) VALUES
-                   (7, 3, 'b', 'copying', 10, 40), (7, 2, 'a', 'done', 5, 5);
+                   (7, 3, 'b', 'copying', 10, 40), (7, 2, 'a', 'done', 5, 5), (7, 4, 'l', 'left', 5, 5);
                  CREATE TABLE __cdc_log(seq INTEGER PRIMARY KEY, ts, tbl, op);
                  INSERT INTO __cdc_log(seq) VALUES (4), (9);
-                 INSERT INTO __cdc_tables(id, name, columns, key, ddl, indexes) VALUES (1, 'c', '', '', '', '');
-                 INSERT INTO __cdc_tables(id, name, replaces, columns, key, ddl, indexes) VALUES (2, 'c', 1, '', '', '', '');
+                 INSERT INTO __cdc_tables(id, name, columns, key, ddl, indexes) VALUES (1, 'c', '[]', '[]', '', '[]');
+                 INSERT INTO __cdc_tables(id, name, replaces, columns, key, ddl, indexes) VALUES (2, 'c', 1, '[]', '[]', '', '[]');
                  INSERT INTO __cdc_consumers(name, kind, peer, epoch, seq, at) VALUES ('archive', 'link', 8, 1, 7, 86400000);",
             )
             .expect("rows");
-        store::set_meta(&connection, meta_key::EPOCH, 1).expect("epoch");
-        store::set_meta(&connection, meta_key::LOG_TABLE, "__cdc_log").expect("log");
-        store::set_meta(&connection, meta_key::SKIPPED, "{\"v\": \"it is virtual\"}").expect("skipped");
+        store::set_meta(&connection, store::meta_key::EPOCH, 1).expect("epoch");
+        store::set_meta(&connection, store::meta_key::LOG_TABLE, "__cdc_log").expect("log");
+        store::set_meta(&connection, store::meta_key::SKIPPED, "{\"v\": \"it is virtual\"}").expect("skipped");
         let report = offline(&node).expect("readable");
         assert_eq!(report.node.id, Some(id.to_string()));
         assert!(!report.healthy, "nobody feeds the replica");
@@ -411,7 +391,7 @@ mod tests {
         assert_eq!(report.links[0].position.as_ref().expect("known").epoch, "00000000000000ff");
         let tables: Vec<_> = report.tables.iter().map(|table| (table.name.as_str(), table.state)).collect();
         let (live, snapshot, skipped) = (TableState::Live, TableState::Snapshot, TableState::Skipped);
-        assert_eq!(tables, [("a", live), ("b", snapshot), ("c", live), ("v", skipped)]);
+        assert_eq!(tables, [("a", live), ("b", snapshot), ("l", live), ("c", live), ("v", skipped)]);
         assert_eq!(report.log.expect("captures").rows, 6);
     }
 

@@ -25,8 +25,6 @@ pub mod schema_keys {
     pub const INCREMENTAL: &str = "cq:extension:incremental";
     /// The name of its parent table.
     pub const DEPENDS_ON: &str = "cq:table_depends_on";
-    /// `true` where the table costs money.
-    pub const PAID: &str = "cq:table_paid";
 }
 
 /// Metadata keys of a field.

@@ -64,14 +64,22 @@ fn add(report: &mut StatusReport, database: &Path) -> Result<(), Error> {
     report.events.extend(others);
     report.events.sort_by(|a, b| a.name.cmp(&b.name));
     if report.tables.is_empty() {
-        let live = capture::tables(&connection)?.into_iter().map(|table| TableReport {
-            generation: Some(table.id.0),
-            ..TableReport::new(table.schema_name, TableState::Live)
-        });
-        let skipped = capture::skipped(&connection)?.into_iter();
-        report.tables = live.chain(skipped.map(|table| TableReport::skipped(table.name, table.reason))).collect();
+        report.tables = tables(&connection)?;
     }
     Ok(())
+}
+
+/// The tables that are captured, by name, and behind them those that cannot be.
+///
+/// # Errors
+/// [`capture::Error::NotInstalled`], or SQLite's.
+pub fn tables(connection: &Connection) -> Result<Vec<TableReport>, capture::Error> {
+    let live = capture::tables(connection)?.into_iter().map(|table| TableReport {
+        generation: Some(table.id.0),
+        ..TableReport::new(table.schema_name, TableState::Live)
+    });
+    let skipped = capture::skipped(connection)?.into_iter();
+    Ok(live.chain(skipped.map(|table| TableReport::skipped(table.name, table.reason))).collect())
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::conflicts::settle;
 use super::{Ended, Parts, capture_options};
-use crate::admin::{Request, Response, SetupRequest, serve_control};
+use crate::admin::{Health, Request, Response, SetupRequest, serve_control};
 use crate::apply::conflicts;
 use crate::capture::{self, CaptureOptions, Images, Installed, Maintainer, Reconciled};
 use crate::events::reports;
 use crate::model::Fault;
 use crate::sqlite;
+use crate::telemetry::StatusReport;
 
 /// Answers requests on the owner's socket until the node stops.
 pub(super) async fn serve(socket: PathBuf, parts: Parts) {
@@ -25,11 +26,19 @@ pub(super) async fn serve(socket: PathBuf, parts: Parts) {
     }
 }
 
+/// What health checks are answered with: the same report that commands get.
+pub(super) fn health(parts: &Parts) -> Health {
+    let (board, parts) = (parts.board.clone(), parts.clone());
+    Health { board, report: Arc::new(move || Box::pin(report(&parts))) }
+}
+
+fn report(parts: &Parts) -> impl Future<Output = StatusReport> + Send + use<> {
+    reports::complete(parts.board.report(), parts.config.database.clone())
+}
+
 async fn answer(parts: &Parts, request: Request) -> Response {
     match request {
-        Request::Status => {
-            Response::status(reports::complete(parts.board.report(), parts.config.database.clone()).await)
-        }
+        Request::Status => Response::status(report(parts).await),
         Request::Setup(wanted) => set_up(parts, wanted).await,
         Request::Teardown => {
             let response = match &parts.feed {

@@ -124,7 +124,7 @@ impl Node {
             cloudquery::serve(&parts, listener, &mut tasks);
         }
         if let Some(listener) = sockets.admin {
-            let serving = admin::serve_http(listener, board.clone(), stop.clone());
+            let serving = admin::serve_http(listener, control::health(&parts), stop.clone());
             tasks.spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(error = &error as &dyn std::error::Error, "serving /status.json ended");

@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use super::backoff::Backoff;
 use super::cq_source::{Outflow, OutflowOptions, OutflowStart, Outlet, Said};
 use super::feed::Feed;
+use super::tries::Tries;
 use crate::capture::consumers::CLOUDQUERY;
 use crate::capture::source::ChangeSource;
 use crate::capture::{self, GivenTable, Maintainer};
@@ -29,7 +29,7 @@ use crate::cloudquery::proto::plugin::write::{MessageInsert, MessageMigrateTable
 use crate::cloudquery::source::SyncMessage;
 use crate::cloudquery::table::schema_keys;
 use crate::cloudquery::{MESSAGE_BYTES_MAX, Table, ipc};
-use crate::model::{Checkpoint, Clock, CopyState, Fault, NodeId, Trouble};
+use crate::model::{Checkpoint, Clock, CopyState, NodeId};
 use crate::sqlite::store;
 use crate::telemetry::{Heard, LinkHandle, LinkState, TableReport, TableState, failpoint};
 
@@ -37,8 +37,6 @@ use crate::telemetry::{Heard, LinkHandle, LinkState, TableReport, TableState, fa
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// The largest record that fits a message, with room for what stands around it.
 const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
-/// How often a halted link looks whether somebody has acted.
-const HALTED_LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// One link, for as long as its node runs.
 pub struct CloudQueryLink<S: ChangeSource> {
@@ -67,42 +65,29 @@ pub struct CloudQueryLink<S: ChangeSource> {
 impl<S: ChangeSource> CloudQueryLink<S> {
     /// Runs until `stop` is cancelled.
     pub async fn run(self) {
-        let mut backoff = Backoff::default();
-        let mut last: Option<Trouble> = None;
+        let mut tries = Tries::default();
         while !self.stop.is_cancelled() {
             let mut session = Session::new(&self);
             let outcome = session.run().await;
             if session.committed {
-                backoff.reset();
-                last = None;
+                tries.was_good();
             }
             self.status.connected(false);
             if let Err(error) = outcome {
-                self.pause(&error, &mut backoff, &mut last).await;
+                self.pause(&error, &mut tries).await;
             }
         }
     }
 
     /// Says what is wrong, once, and waits as it asks.
-    async fn pause(&self, error: &Error, backoff: &mut Backoff, last: &mut Option<Trouble>) {
+    async fn pause(&self, error: &Error, tries: &mut Tries) {
         let trouble = error.trouble();
-        let halted = matches!(error.fault(), Fault::Halt | Fault::Usage);
         if matches!(error, Error::Sqlite(crate::sqlite::Error::Closed(_))) {
             self.broken.cancel();
         }
-        if last.as_ref() != Some(&trouble) {
-            let link = self.name.as_str();
-            if halted {
-                tracing::error!(link, code = trouble.code, hint = trouble.hint, "link halted: {}", trouble.message);
-            } else {
-                tracing::warn!(link, code = trouble.code, "link interrupted: {}", trouble.message);
-            }
-        }
-        let state = if halted { LinkState::Halted } else { LinkState::Connecting };
-        self.status.trouble(&trouble, state, None);
-        *last = Some(trouble);
+        let wait = tries.failed(&self.name, error, (&trouble, false));
+        self.status.trouble(&trouble, error.link_state(), None);
         self.status.board().metrics().reconnects_total.one();
-        let wait = if halted { HALTED_LOOK_EVERY } else { backoff.next_wait() };
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = sleep(wait) => {}

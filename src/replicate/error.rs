@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::model::{Fault, Trouble};
-use crate::telemetry::Direction;
+use crate::telemetry::{Direction, LinkState};
 use crate::{apply, capture, cloudquery, link, sqlite};
 
 /// A failure of a link, with what the stages under it say.
@@ -95,7 +95,7 @@ impl Error {
             Self::Apply(error) => error.fault(),
             Self::Sqlite(error) => error.fault(),
             Self::Spool(_) | Self::SchemaRestless | Self::Silent { .. } => Fault::Retry,
-            Self::Peer(trouble) if PASSING.contains(&trouble.code.as_str()) => Fault::Retry,
+            Self::Peer(trouble) if passing(trouble).is_some() => Fault::Retry,
             Self::CloudQuery(error) => error.fault(),
             // A destination's own words tell little of whether trying again helps: only a person can see.
             Self::Plugin(error) => error.fault(),
@@ -110,8 +110,8 @@ impl Error {
         match self {
             Self::Read(_) | Self::Capture(_) | Self::SchemaRestless => Some(Direction::Send),
             Self::Apply(_) | Self::Spool(_) => Some(Direction::Receive),
-            // What stops a peer is, but for little, that it cannot apply what we send.
-            Self::Peer(trouble) => (!["silent", "closed"].contains(&trouble.code.as_str())).then_some(Direction::Send),
+            // What halts a peer is, but for little, that it cannot apply what we send.
+            Self::Peer(trouble) => passing(trouble).unwrap_or(Some(Direction::Send)),
             Self::Link(_)
             | Self::Sqlite(_)
             | Self::Value { .. }
@@ -121,6 +121,15 @@ impl Error {
             | Self::Mismatch(_)
             | Self::Protocol { .. }
             | Self::Silent { .. } => None,
+        }
+    }
+
+    /// What a link does that this failure stopped.
+    pub fn link_state(&self) -> LinkState {
+        match (self.fault(), self.direction()) {
+            (Fault::Halt | Fault::Usage, _) => LinkState::Halted,
+            (Fault::Retry, Some(_)) => LinkState::Waiting,
+            (Fault::Retry, None) | (Fault::CopyAgain, _) => LinkState::Connecting,
         }
     }
 
@@ -169,6 +178,40 @@ impl Error {
 /// What to do where the message says it.
 pub const HALTED: &str = "act on the message; the link then goes on by itself within seconds";
 
-/// Troubles of a peer that pass by themselves.
-const PASSING: [&str; 8] =
-    ["busy", "disk_full", "closed", "connection", "position_gone", "schema_restless", "silent", "spool"];
+/// Troubles of a peer that pass by themselves, each with the direction, seen from here, that it stops. A lock that is held
+/// and a full disk stop the peer where it writes: what we send.
+const PASSING: [(&str, Option<Direction>); 7] = [
+    ("busy", Some(Direction::Send)),
+    ("disk_full", Some(Direction::Send)),
+    ("spool", Some(Direction::Send)),
+    ("position_gone", Some(Direction::Receive)),
+    ("schema_restless", Some(Direction::Receive)),
+    ("closed", None),
+    ("silent", None),
+];
+
+fn passing(trouble: &Trouble) -> Option<Option<Direction>> {
+    PASSING.iter().find(|(code, _)| *code == trouble.code).map(|(_, stops)| *stops)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_cannot_read_stops_what_comes_from_it_and_what_it_cannot_write_what_goes_there() {
+        let (send, receive) = (Some(Direction::Send), Some(Direction::Receive));
+        for (code, state, stops) in [
+            ("schema_restless", LinkState::Waiting, receive),
+            ("position_gone", LinkState::Waiting, receive),
+            ("disk_full", LinkState::Waiting, send),
+            ("silent", LinkState::Connecting, None),
+            ("constraint", LinkState::Halted, send),
+        ] {
+            let trouble = Trouble { code: code.to_owned(), message: String::new(), hint: String::new() };
+            let error = Error::Peer(trouble);
+            assert_eq!((error.link_state(), error.direction()), (state, stops), "{code}");
+        }
+        assert_eq!(Error::SchemaRestless.direction(), send, "at the peer");
+    }
+}

@@ -1,7 +1,8 @@
 //! Where the stages meet: reads a log, sends it over a link, applies what comes.
 //!
 //! [`feed`] reads windows for every link of a node, [`sender`] sends them and keeps the [`copies`] going, [`receiver`]
-//! spools and applies them, [`session`] runs both halves over one connection, and [`runner`] keeps a link connected.
+//! spools and applies them, [`session`] runs both halves over one connection, and [`runner`] keeps a link connected, one of its
+//! `tries` after the other.
 //! [`verify`] compares two databases.
 //!
 //! ```text
@@ -27,6 +28,7 @@ pub mod receiver;
 pub mod runner;
 pub mod sender;
 pub mod session;
+mod tries;
 #[cfg(test)]
 mod two_way_tests;
 pub mod verify;

@@ -11,16 +11,12 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use super::backoff::Backoff;
 use super::session::End;
+use super::tries::Tries;
 use crate::capture::source::ChangeSource;
 use crate::link::{self, Address, Connection, DialOptions, Frame, Hello};
-use crate::model::{Fault, Trouble};
+use crate::model::Trouble;
 use crate::telemetry::{Direction, LinkState};
-
-/// How often a halted link looks whether somebody has acted. Long enough to cost nothing, short enough that a person
-/// sees it go on.
-const HALTED_LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// A session that lasted this long was a good one: the next failure is a new one.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
@@ -53,8 +49,7 @@ pub struct Runner<S: ChangeSource> {
 impl<S: ChangeSource> Runner<S> {
     /// Runs until `stop` is cancelled.
     pub async fn run(mut self) {
-        let mut backoff = Backoff::default();
-        let mut last: Option<Trouble> = None;
+        let mut tries = Tries::default();
         let mut next = None;
         while !self.stop.is_cancelled() {
             let met = match next.take() {
@@ -65,11 +60,10 @@ impl<S: ChangeSource> Runner<S> {
                 Ok(None) => return,
                 Ok(Some((connection, greeting))) => {
                     let begun = Instant::now();
-                    let (outcome, interrupted_by) = self.session(connection, greeting, last.is_some()).await;
+                    let (outcome, interrupted_by) = self.session(connection, greeting, tries.failed_before()).await;
                     next = interrupted_by;
                     if begun.elapsed() >= STABLE_AFTER {
-                        backoff.reset();
-                        last = None;
+                        tries.was_good();
                     }
                     outcome
                 }
@@ -80,12 +74,12 @@ impl<S: ChangeSource> Runner<S> {
                 flowed |= status.connected(false);
             }
             let Err(error) = outcome else {
-                backoff.reset();
+                tries.ended();
                 continue;
             };
             // What ends while this end is stopping too was stopped.
             if next.is_none() && !self.stop.is_cancelled() {
-                self.pause((&error, flowed), &mut backoff, &mut last).await;
+                self.pause((&error, flowed), &mut tries).await;
             }
         }
     }
@@ -148,27 +142,14 @@ impl<S: ChangeSource> Runner<S> {
     }
 
     /// Says what is wrong, once, and waits as it asks. `flowed`: whether the two had met, so that windows could flow.
-    async fn pause(&self, (error, flowed): (&Error, bool), backoff: &mut Backoff, last: &mut Option<Trouble>) {
+    async fn pause(&self, (error, flowed): (&Error, bool), tries: &mut Tries) {
         let trouble = self.end.trouble(error);
-        let link = self.end.settings.peer_name.as_str();
-        let halted = matches!(error.fault(), Fault::Halt | Fault::Usage);
         if matches!(error, Error::Sqlite(crate::sqlite::Error::Closed(_))) {
             self.broken.cancel();
         }
-        let logged_by_peer = self.end.settings.peers_log_here && matches!(error, Error::Peer(_));
-        if last.as_ref() != Some(&trouble) && !logged_by_peer {
-            if halted {
-                tracing::error!(link, code = trouble.code, hint = trouble.hint, "link halted: {}", trouble.message);
-            } else {
-                tracing::warn!(link, code = trouble.code, "link interrupted: {}", trouble.message);
-            }
-        }
-        tracing::debug!(link, error = error as &dyn std::error::Error, "the session ended");
-        let state = match (error.fault(), error.direction()) {
-            (Fault::Halt | Fault::Usage, _) => LinkState::Halted,
-            (Fault::Retry, Some(_)) => LinkState::Waiting,
-            (Fault::Retry, None) | (Fault::CopyAgain, _) => LinkState::Connecting,
-        };
+        let said_by_peer = self.end.settings.peers_log_here && matches!(error, Error::Peer(_));
+        let wait = tries.failed(&self.end.settings.peer_name, error, (&trouble, said_by_peer));
+        let state = error.link_state();
         let has = |direction: &Direction| match direction {
             Direction::Send => self.end.sends(),
             Direction::Receive => self.end.receives(),
@@ -178,11 +159,9 @@ impl<S: ChangeSource> Runner<S> {
         for status in self.end.statuses() {
             status.trouble(&trouble, state, failed);
         }
-        *last = Some(trouble);
         if let Some(status) = self.end.statuses().next() {
             status.board().metrics().reconnects_total.one();
         }
-        let wait = if halted { HALTED_LOOK_EVERY } else { backoff.next_wait() };
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = sleep(wait) => {}

@@ -82,20 +82,6 @@ impl<S: 'static> Db<S> {
         self.jobs.send(Box::new(job)).await.map_err(|_| Closed)
     }
 
-    /// [`Self::call`] for callers outside the async runtime.
-    ///
-    /// # Errors
-    /// [`Closed`] if the thread has ended.
-    pub fn call_blocking<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&mut S) -> T + Send + 'static,
-    ) -> Result<T, Closed> {
-        let (answer, answered) = oneshot::channel();
-        let job: Job<S> = Box::new(move |state| drop(answer.send(job(state))));
-        self.jobs.blocking_send(job).map_err(|_| Closed)?;
-        answered.blocking_recv().map_err(|_| Closed)
-    }
-
     /// Ends the thread after what was sent to it, and waits until the connection is closed. Other handles find it gone.
     pub async fn close(self) {
         let Self { jobs, thread } = self;

@@ -78,7 +78,8 @@ pub mod meta_key {
     pub const SCHEMA_MOVES_SEEN: &str = "schema_moves_seen:";
     /// 1, with the peer's id at its end: a copy of all its tables is agreed on, and its catalog has not come yet.
     pub const COPY_DUE: &str = "copy_due:";
-    /// 1, with the peer's id at its end: that copy is a seed which this end loses.
+    /// Integer, with the peer's id at its end: that copy is a seed which this end loses; up to where its log is given up, or 0
+    /// where the peer's windows say so.
     pub const SEED_LOST: &str = "seed_lost:";
     /// 1, with the peer's id at its end: the copy of its tables leaves what only this end has.
     pub const UNION: &str = "union:";

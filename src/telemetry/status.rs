@@ -174,7 +174,7 @@ impl Board {
         self.update(|facts| facts.log = Some(LogReport { rows, bytes }));
     }
 
-    /// The end of our own log, which goes on while a replica is away.
+    /// The newest entries of our own log, which goes on while a replica is away: its end, and which of them are changes.
     pub fn set_log_tail(&self, tail: LogTail) {
         let head = tail.head();
         self.update(|facts| {

@@ -53,7 +53,7 @@ pub struct EventRequest<'a> {
     pub events_max: usize,
     /// Bytes of images and rows after which no further change is begun; a change is always whole.
     pub bytes_max: usize,
-    /// Of which tables, by the name that they had.
+    /// Of which tables: by the name that they had, and in a log of keys by the one that they have now.
     pub selection: &'a Selection,
 }
 
