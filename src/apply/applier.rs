@@ -109,13 +109,14 @@ impl Applier {
     pub fn held(&mut self, peer_name: &str, peer: Option<NodeId>) -> Result<Held, Error> {
         let Some(stored) = checkpoint::by_name(&self.conn, peer_name, peer)? else { return Ok(Held::default()) };
         let (tables, left) = Copies::load(&self.conn, stored.peer)?.held();
+        let due = sqlite::store::copy_due(&self.conn, stored.peer)?;
         Ok(Held {
-            checkpoint: stored.checkpoint,
+            checkpoint: stored.checkpoint.filter(|_| due != Some(sqlite::store::UNSETTLED)),
             tables,
             between_transactions: stored.between_transactions,
             windows: stored.windows,
             seen: stored.seen,
-            copy_due: sqlite::store::copy_due(&self.conn, stored.peer)?,
+            copy_due: due.is_some(),
             union: merge::is_union(&self.conn, stored.peer)?,
             left,
         })

@@ -36,6 +36,8 @@ pub(super) struct Outcome {
     pub(super) notes: Vec<String>,
     /// Tables whose copy begins anew and whose owner cannot know it.
     pub(super) ask: Vec<TableId>,
+    /// Tables that were not here before.
+    pub(super) created: Vec<TableId>,
 }
 
 impl Received {
@@ -70,9 +72,11 @@ impl Received {
         };
         let version = sqlite::catalog::schema_version(conn)?;
         let done = migrate::apply_catalog(conn, peer, &catalog, &held, &how)?;
-        let mut outcome =
-            Outcome { migrated: sqlite::catalog::schema_version(conn)? != version, notes: done.notes, ask: Vec::new() };
-        outcome.ask = self.carry_over(&catalog, (&done.tables, rules.merge.is_some()), &before);
+        let migrated = sqlite::catalog::schema_version(conn)? != version;
+        let created =
+            done.tables.iter().filter(|table| table.change == Change::Created).map(|table| table.id).collect();
+        let ask = self.carry_over(&catalog, (&done.tables, rules.merge.is_some()), &before);
+        let outcome = Outcome { migrated, notes: done.notes, ask, created };
         self.leave(&done.gone);
         self.stay_away(&done.away);
         self.targets.clear();
@@ -116,10 +120,16 @@ impl Received {
         for table in tables {
             let estimate = defs.get(&table.id).map_or(0, |def| def.rows_estimate);
             let Some(mut copy) = old.remove(&table.id) else {
-                // It was away, and is back.
-                table.previous.and_then(|previous| self.copies.take(previous));
+                let ancestors = defs.get(&table.id).map_or(&[][..], |def| &def.ancestors);
+                let left = table.previous.filter(|previous| self.copies.take(*previous).is_some());
+                if left.is_some_and(|left| left == table.id || ancestors.contains(&left)) {
+                    // It was away, dropped here, and was made again. The peer knew ours before: it does not ask.
+                    self.copies.put(table.id, Copy::pending(&table.name, estimate));
+                    ask.push(table.id);
+                    continue;
+                }
                 // The peer takes it for the table that it was before, whose progress stays with what is left here.
-                if defs.get(&table.id).is_some_and(|def| def.ancestors.iter().any(|id| before.contains_key(id))) {
+                if ancestors.iter().any(|id| before.contains_key(id)) {
                     ask.push(table.id);
                 }
                 self.copies.put_new(table.id, &table.name, estimate);

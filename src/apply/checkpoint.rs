@@ -13,7 +13,8 @@ use crate::sqlite;
 /// What is held of a peer: what a session tells it in its Hello.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Up to where its log is applied; `None` before the first window.
+    /// Up to where its log is applied; `None` before the first window, and two-way also while it is not known whether the peer
+    /// has kept its part of a first contact: then what is kept here of it says nothing to the peer.
     pub checkpoint: Option<Checkpoint>,
     /// Its tables here.
     pub tables: Vec<HeldTable>,

@@ -48,7 +48,8 @@ pub(super) fn apply<'a, 'w: 'a>(
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     moves::count(conn)?;
     let flag = ApplyFlag::raise(conn, rules.protect)?;
-    let mut work = Work { conn, frame, received, applied: Applied::nothing(end.to), ask: Vec::new(), merge: None };
+    let applied = Applied::nothing(end.to);
+    let mut work = Work { conn, frame, received, applied, ask: Vec::new(), created: Vec::new(), merge: None };
     if lost {
         work.received.copies.begin_all_anew();
     }
@@ -132,6 +133,8 @@ struct Work<'a> {
     applied: Applied,
     /// Tables whose copy begins anew by our own decision.
     ask: Vec<TableId>,
+    /// Tables that this window's catalog made.
+    created: Vec<TableId>,
     /// Where both ends write.
     merge: Option<Merge<'a>>,
 }
@@ -154,7 +157,7 @@ impl Work<'_> {
         self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         self.applied.migrated = outcome.migrated;
         self.applied.notes.extend(outcome.notes);
-        self.ask = outcome.ask;
+        (self.ask, self.created) = (outcome.ask, outcome.created);
         // Between two writers capture accounts for what moved here, and copies to everyone.
         if rules.merge.is_none() && moves::take(self.conn, peer)? {
             self.ask.extend(self.received.compare_by_rowid());
@@ -165,8 +168,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Where both ends write: tables whose copy was agreed on begin it. A table that is new between the two is compared, for each end may have rows of it that were written
-    /// before its triggers stood; but not at a first contact that this end wins.
+    /// Where both ends write: tables whose copy was agreed on begin it. A table that is new between the two is compared, for
+    /// each end may have rows of it that were written before its triggers stood; but at a first contact that this end wins
+    /// only one that only the peer has.
     fn settle_both(&mut self, begins_session: bool) -> Result<(), Error> {
         if begins_session && merge::take_due(self.conn, self.frame.peer)? {
             self.received.copies.begin_all_anew();
@@ -175,6 +179,10 @@ impl Work<'_> {
             let fresh = self.received.copies.take_new();
             if merge::take_won(self.conn, self.frame.peer)? {
                 self.received.copies.end_all();
+                for table in std::mem::take(&mut self.created) {
+                    self.received.copies.begin_asked(table, true);
+                    self.ask.push(table);
+                }
             } else {
                 self.ask_for_fresh(fresh)?;
             }

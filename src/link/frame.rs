@@ -19,6 +19,8 @@ pub enum Frame {
     Hello(Hello),
     /// The second frame of each side, where both send.
     Verdict(Verdict),
+    /// What follows from the verdicts is durably kept here: now the other end may.
+    Kept,
     /// Begins a window.
     Begin(Begin),
     /// Something in the window.
@@ -178,6 +180,7 @@ impl Frame {
             Self::Ack(_) | Self::Need(_) | Self::Fault(_) => true,
             Self::Hello(_)
             | Self::Verdict(_)
+            | Self::Kept
             | Self::Begin(_)
             | Self::Item(_)
             | Self::Commit(_)

@@ -24,6 +24,7 @@ impl TryFrom<proto::Frame> for Frame {
                 let diverged = (!diverged.is_empty()).then_some(diverged);
                 Self::Verdict(Verdict { known, diverged, head: checkpoint(head)? })
             }
+            Kind::Kept(proto::Kept {}) => Self::Kept,
             Kind::Begin(begin) => Self::Begin(Begin {
                 number: begin.number,
                 from: position(begin.from)?,

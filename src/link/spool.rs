@@ -138,6 +138,7 @@ impl Spooled {
                 Frame::Item(item) => Ok(item),
                 Frame::Hello(_)
                 | Frame::Verdict(_)
+                | Frame::Kept
                 | Frame::Begin(_)
                 | Frame::Commit(_)
                 | Frame::Ack(_)

@@ -16,6 +16,7 @@ impl From<&Frame> for Kind {
                 diverged: diverged.clone().unwrap_or_default(),
                 head: Some((*head).into()),
             }),
+            Frame::Kept => Self::Kept(proto::Kept {}),
             Frame::Begin(begin) => Self::Begin(begin.into()),
             Frame::Item(item) => item.into(),
             Frame::Commit(commit) => Self::Commit(commit.into()),

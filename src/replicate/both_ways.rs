@@ -1,12 +1,12 @@
 //! How the two ends of a link that both send begin: each tells what it makes of the other's checkpoint, both decide alike
-//! from that, and keep what they decided before any window flows.
+//! from that, and keep what they decided, one after the other ([`Order`]), each before it sends or takes a window.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::meeting::{self, Decided, Seed, Side};
+use super::meeting::{self, Decided, Order, Seed, Side};
 use super::sender::Start;
 use super::session::{End, Told};
 use super::{Error, feed::Feed};
@@ -15,6 +15,8 @@ use crate::capture::source::{ChangeSource, TwoWay};
 use crate::capture::{self, CheckpointVerdict, Maintainer};
 use crate::link::{self, Connection, Frame, FrameStream, Hello, Verdict};
 use crate::model::{CopyState, Trouble};
+use crate::sqlite::Db;
+use crate::telemetry::failpoint;
 
 /// How long an end waits for the other's verdict: it may be installing, or copying a database's worth of progress.
 const VERDICT_WAIT: Duration = Duration::from_secs(30);
@@ -64,7 +66,7 @@ impl<S: ChangeSource> End<S> {
         let ours = self.verdict(feed, theirs, &told).await?;
         connection.sink.data(Frame::Verdict(ours.clone())).await?;
         let verdict = read_verdict(&mut connection.stream).await?;
-        self.keep(theirs, told.empty, (&ours, &verdict)).await.map(Some)
+        self.keep(connection, (theirs, told.empty), (&ours, &verdict)).await.map(Some)
     }
 
     /// Where the peer only sends, into a database that others get what is in: its first contact is decided here alone, for
@@ -104,8 +106,40 @@ impl<S: ChangeSource> End<S> {
     }
 
     /// Decides as the peer does, and keeps it.
-    async fn keep(&self, theirs: &Hello, empty: bool, (our, their): (&Verdict, &Verdict)) -> Result<Start, Error> {
+    async fn keep(
+        &self,
+        connection: &mut Connection,
+        (theirs, empty): (&Hello, bool),
+        (our, their): (&Verdict, &Verdict),
+    ) -> Result<Start, Error> {
         let Some(applier) = &self.applier else { return Err(Error::Protocol { what: "a verdict one way" }) };
+        let (us, them) = self.sides(applier, (theirs, empty), (our, their)).await?;
+        let ours = meeting::decide(&us, &them).map_err(Error::Mismatch)?;
+        let at_them = meeting::decide(&them, &us).map_err(Error::Mismatch)?;
+        let order = Order::of(&ours, &at_them);
+        if order == Order::Second {
+            read_kept(&mut connection.stream).await?;
+        }
+        self.tell(&them.name, &ours);
+        let Decided { from_peer, to_peer } = ours;
+        let (peer, peer_name, our_head) = (theirs.node, theirs.name.clone(), our.head.position.seq);
+        let is_first = order == Order::First;
+        let meeting = Meeting { peer, peer_name, from_peer, to_peer, our_head, is_first };
+        applier.call(move |applier| applier.meet(&meeting)).await??;
+        if is_first {
+            failpoint::hit(failpoint::MEETING_KEPT_FIRST);
+            connection.sink.data(Frame::Kept).await?;
+        }
+        start(at_them, our, theirs.held.as_ref())
+    }
+
+    /// Both ends, as both know them.
+    async fn sides(
+        &self,
+        applier: &Db<Applier>,
+        (theirs, empty): (&Hello, bool),
+        (our, their): (&Verdict, &Verdict),
+    ) -> Result<(Side, Side), Error> {
         let (name, id) = (theirs.name.clone(), theirs.node);
         let held = applier.call(move |applier| applier.held(&name, Some(id))).await??;
         let unfinished = |due: bool, mut states: Box<dyn Iterator<Item = &CopyState> + '_>| {
@@ -138,19 +172,7 @@ impl<S: ChangeSource> End<S> {
             met: at_theirs.is_some_and(|held| held.checkpoint.is_some()) && !theirs_of_ours,
             seed: theirs.seed.as_deref().map(Seed::of_word),
         };
-        let ours = meeting::decide(&us, &them).map_err(Error::Mismatch)?;
-        let at_them = meeting::decide(&them, &us).map_err(Error::Mismatch)?;
-        self.tell(&them.name, &ours);
-        let Decided { from_peer, to_peer } = ours;
-        let meeting = Meeting {
-            peer: theirs.node,
-            peer_name: theirs.name.clone(),
-            from_peer,
-            to_peer,
-            our_head: our.head.position.seq,
-        };
-        applier.call(move |applier| applier.meet(&meeting)).await??;
-        start(at_them, our, at_theirs)
+        Ok((us, them))
     }
 
     fn tell(&self, peer: &str, decided: &Decided) {
@@ -189,11 +211,25 @@ fn start(at_them: Decided, our: &Verdict, held: Option<&link::Held>) -> Result<S
 }
 
 async fn read_verdict(stream: &mut FrameStream) -> Result<Verdict, Error> {
-    let silent = Error::Silent { what: "verdict", seconds: VERDICT_WAIT.as_secs() };
+    match read_frame(stream, "verdict").await? {
+        Frame::Verdict(verdict) => Ok(verdict),
+        _ => Err(Error::Protocol { what: "something else before the verdict" }),
+    }
+}
+
+/// Waits until the other end has kept what both decided.
+async fn read_kept(stream: &mut FrameStream) -> Result<(), Error> {
+    match read_frame(stream, "word that it keeps what was agreed on").await? {
+        Frame::Kept => Ok(()),
+        _ => Err(Error::Protocol { what: "something else before it kept what was agreed on" }),
+    }
+}
+
+async fn read_frame(stream: &mut FrameStream, what: &'static str) -> Result<Frame, Error> {
+    let silent = Error::Silent { what, seconds: VERDICT_WAIT.as_secs() };
     match timeout(VERDICT_WAIT, stream.next()).await.map_err(|_| silent)?? {
-        Some(Frame::Verdict(verdict)) => Ok(verdict),
         Some(Frame::Fault(trouble)) => Err(Error::Peer(trouble)),
-        Some(_) => Err(Error::Protocol { what: "something else before the verdict" }),
+        Some(frame) => Ok(frame),
         None => Err(Error::Link(link::Error::Closed { peer: "the peer".to_owned() })),
     }
 }

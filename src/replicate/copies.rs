@@ -182,10 +182,12 @@ impl Copies {
 
     /// What the next window may carry of a copy, if anything can go on.
     pub fn step(&self, bounds: RangeBounds) -> Option<CopyStep> {
-        let ready = |copy: &&TableCopy| copy.wanted.is_some() || copy.asked.is_none();
-        let all = self.known.iter().filter_map(|(table, copy)| Some((*table, copy.as_ref().filter(ready)?)));
-        // What replaces lost history first: a repair may wait for the peer's own such copies, which may wait for these.
-        let (table, copy) = all.min_by_key(|(_, copy)| !copy.lost_history)?;
+        let unfinished = || self.known.iter().filter_map(|(table, copy)| Some((*table, copy.as_ref()?)));
+        // What replaces lost history first, and whole: a repair may wait for the peer's own such copies, which may wait for
+        // these.
+        let any_lost = unfinished().any(|(_, copy)| copy.lost_history);
+        let ready = |copy: &TableCopy| copy.wanted.is_some() || copy.asked.is_none();
+        let (table, copy) = unfinished().find(|(_, copy)| copy.lost_history == any_lost && ready(copy))?;
         let wanted = copy.wanted.as_ref();
         let how = match (wanted, copy.by_digest) {
             (Some(_), _) | (None, false) => CopyHow::Rows,

@@ -66,7 +66,7 @@ impl Halves {
         };
         if let (Some(feed), Some(start)) = (&end.feed, start) {
             heart.epoch = Some(start.from.position.epoch);
-            let sender = sender(end, feed, sink, (theirs, ours, start)).await?;
+            let sender = sender(end, feed, sink, (theirs, start)).await?;
             let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
             halves.answers = Some(answers);
             heart.sent = Some(sender.state());
@@ -85,6 +85,7 @@ impl Halves {
                 status: status.clone(),
                 unfinished: unfinished(&ours.tables),
                 sent: heart.sent.clone(),
+                copies_all: halves.two_way && start.is_some_and(|start| start.lost_history),
                 seen_by_peer: end.feed.as_ref().filter(|_| halves.two_way).map(|feed| feed.acknowledger()),
                 clock: Arc::clone(&end.clock),
             };
@@ -166,7 +167,7 @@ impl Halves {
                 Ok(())
             }
             Frame::Fault(trouble) => Err(Error::Peer(trouble)),
-            Frame::Hello(_) | Frame::Verdict(_) => Err(Error::Protocol { what: "a second Hello" }),
+            Frame::Hello(_) | Frame::Verdict(_) | Frame::Kept => Err(Error::Protocol { what: "a second Hello" }),
         }
     }
 
@@ -182,20 +183,18 @@ async fn sender<S: ChangeSource>(
     end: &End<S>,
     feed: &Arc<Feed<S>>,
     sink: &FrameSink,
-    (theirs, ours, start): (&Hello, &crate::apply::Held, Start),
+    (theirs, start): (&Hello, Start),
 ) -> Result<Sender<S>, Error> {
     let held = theirs.held.as_ref().filter(|_| start.held_counts).map_or(&[][..], |held| &held.tables);
     let compression = agree(end.settings.compression, &theirs.compressions);
     let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
     let (name, two_way) = (&end.settings.peer_name, end.two_way(theirs));
-    // Where both ends write, what the peer has seen counts, not what it has applied.
-    let kept_from = match two_way {
-        Some(_) => Position { seq: ours.seen, ..start.from.position },
-        None => start.from.position,
-    };
+    // Where both ends write, what the peer's windows have seen counts from here on, not what it has applied. Those of this
+    // session are read after it held this checkpoint.
+    let kept_from = start.from.position;
     feed.meet(name, theirs.node, kept_from).await?;
     if two_way.is_some() {
-        feed.acknowledge(name, ours.seen);
+        feed.acknowledge(name, kept_from.seq);
     }
     let to = super::sender::Receiver { name, start, held, two_way };
     Ok(Sender::new(Arc::clone(feed), sink.clone(), shape, to))

@@ -77,6 +77,36 @@ pub struct Decided {
     pub to_peer: ToPeer,
 }
 
+/// Which end keeps first what was decided. Each keeps for itself, and the connection may be lost in between; so the one goes
+/// first after which the same is decided again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing was decided.
+    Neither,
+    /// This end.
+    First,
+    /// The other.
+    Second,
+}
+
+impl Order {
+    /// Of this end, where the two decided this for themselves.
+    ///
+    /// In a first contact the loser goes first, and holds nothing of the winner's until its windows come
+    /// ([`crate::sqlite::store::UNSETTLED`]): a winner that went first would take its peer for one that merely lacks a copy.
+    /// Where one direction is copied again, who sends it goes first: being blind costs nothing but conflicts, while a
+    /// receiver that went first would look as if it had been there all the time.
+    pub fn of(ours: &Decided, theirs: &Decided) -> Self {
+        match (ours, theirs) {
+            (Decided { from_peer: FromPeer::SeedWon { .. }, .. }, _) => Self::Second,
+            (_, Decided { from_peer: FromPeer::SeedWon { .. }, .. }) => Self::First,
+            (Decided { to_peer: ToPeer::CopiedAgain, .. }, _) => Self::First,
+            (_, Decided { to_peer: ToPeer::CopiedAgain, .. }) => Self::Second,
+            (Decided { to_peer: ToPeer::GoesOn, .. }, Decided { to_peer: ToPeer::GoesOn, .. }) => Self::Neither,
+        }
+    }
+}
+
 /// Decides for `us`, who meets `them`.
 ///
 /// # Errors
@@ -411,5 +441,67 @@ mod tests {
         let (at_a, at_b) = (decide(&a, &b).expect("decided"), decide(&b, &a).expect("decided"));
         assert_eq!(at_a.from_peer, FromPeer::SeedWon { head: b.head, how: How::Replace });
         assert_eq!((at_b.from_peer, at_b.to_peer), (FromPeer::CopiedAgain { head: a.head }, ToPeer::GoesOn));
+    }
+
+    /// What is seen of the two after `first` has kept what it decided, and the other has not: that it holds nothing.
+    fn after(decided: &Decided, first: &Side, other: &Side) -> (Side, Side) {
+        let (mut first, mut other) = (first.clone(), other.clone());
+        if decided.from_peer != FromPeer::GoesOn {
+            (other.lost, other.restored, other.unfinished) = (true, false, true);
+            first.met = false;
+        }
+        (first, other)
+    }
+
+    fn sides() -> Vec<[Side; 2]> {
+        let flags = |bits: u32, node| {
+            let is = |bit: u32| bits & (1 << bit) != 0;
+            let [lost, unfinished, empty, met, restored] = [0, 1, 2, 3, 4].map(is);
+            Side { empty, met: met && !unfinished, restored, ..side(node, lost || restored, unfinished) }
+        };
+        let seeds = [None, Some("n1"), Some("n2"), Some("merge:n1"), Some("merge:n2")];
+        let seeds = seeds.map(|seed| seed.map(Seed::of_word));
+        let all = (0..32).flat_map(|one| (0..32).map(move |two| [flags(one, 1), flags(two, 2)]));
+        all.flat_map(|pair| seeds.clone().map(|seed| pair.clone().map(|side| Side { seed: seed.clone(), ..side })))
+            .collect()
+    }
+
+    /// Half of it kept became another decision: an end that should have been asked, or been given what it lost, went on.
+    #[test]
+    fn what_only_the_first_has_kept_is_decided_again() {
+        let mut orders = std::collections::BTreeMap::new();
+        for [a, b] in sides() {
+            let (Ok(at_a), Ok(at_b)) = (decide(&a, &b), decide(&b, &a)) else { continue };
+            let (order, other) = (Order::of(&at_a, &at_b), Order::of(&at_b, &at_a));
+            *orders.entry(format!("{order:?}")).or_insert(0) += 1;
+            let (a_kept, b_kept) = match (order, other) {
+                (Order::First, Order::Second) => after(&at_a, &a, &b),
+                (Order::Second, Order::First) => {
+                    let (b, a) = after(&at_b, &b, &a);
+                    (a, b)
+                }
+                (Order::Neither, Order::Neither) => continue,
+                differ => panic!("{differ:?}: {a:?} {b:?}"),
+            };
+            let again = [decide(&a_kept, &b_kept), decide(&b_kept, &a_kept)].map(|again| again.expect("decided"));
+            let wins = |decided: &Decided| matches!(decided.from_peer, FromPeer::SeedWon { .. });
+            let copied = |decided: &Decided| !wins(decided) && decided.from_peer != FromPeer::GoesOn;
+            for (before, again) in [at_a, at_b].iter().zip(&again) {
+                assert_eq!(
+                    (wins(before), copied(before)),
+                    (wins(again), copied(again)),
+                    "{before:?} {again:?} {a:?} {b:?}"
+                );
+            }
+            // Who has nothing any more gives nothing up, however it lost.
+            if [&a, &b]
+                .into_iter()
+                .zip([&a_kept, &b_kept])
+                .all(|(before, kept)| !before.empty || before.met == kept.met)
+            {
+                assert_eq!(again, [at_a, at_b], "{a:?} {b:?}");
+            }
+        }
+        assert!(orders.len() == 3 && orders.values().all(|count| *count > 100), "{orders:?}");
     }
 }

@@ -126,6 +126,9 @@ pub struct Receiver {
     pub seen_by_peer: Option<Acknowledger>,
     /// What is sent to the peer, where both ends write.
     pub sent: Option<watch::Receiver<SenderState>>,
+    /// Whether all that is here is copied to the peer. Its first window may make tables that only it has: what is copied is
+    /// read before, or they would be copied to it empty.
+    pub copies_all: bool,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -136,6 +139,13 @@ impl Receiver {
     /// # Errors
     /// A window could not be applied; nothing of it is there then.
     pub async fn run(mut self, mut windows: mpsc::Receiver<Arrival>, stop: CancellationToken) -> Result<(), Error> {
+        if let Some(sent) = self.sent.as_mut().filter(|_| self.copies_all) {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                // Where the sender has ended, so has the session.
+                _ = sent.wait_for(|sent| sent.begun) => {}
+            }
+        }
         loop {
             let arrived = tokio::select! {
                 biased;

@@ -125,6 +125,8 @@ pub struct SenderState {
     pub copied: bool,
     /// What that means for what the peer copies here.
     pub back: CopyingBack,
+    /// Whether a window was read in this session: what stands in ours from now on has no part in how the two met.
+    pub begun: bool,
     /// Whether any piece of a copy was sent in this session. The peer may have sent its own before that came.
     pub served: bool,
 }
@@ -287,6 +289,7 @@ impl<S: ChangeSource> Sender<S> {
                 (window, read_now) = (again, now);
             }
         }
+        self.note(|state| state.begun = true);
         self.send(&window).await?;
         if let Some(copied) = &window.read.copied {
             if !copied.as_digest {
@@ -355,6 +358,8 @@ impl<S: ChangeSource> Sender<S> {
     }
 
     fn take(&mut self, answer: Answer) -> Result<(), Error> {
+        // What comes next may be another copy, which waits for nothing.
+        self.yielding = false;
         match answer {
             Answer::Need(need) => self.copies.need(need.table, need.low.as_ref(), need.high.as_ref()),
             Answer::Ack(ack) => {

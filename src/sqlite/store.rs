@@ -76,7 +76,8 @@ pub mod meta_key {
     pub const SCHEMA_MOVES: &str = "schema_moves";
     /// Integer, with the peer's id at its end: how many of those moves its tables were compared after.
     pub const SCHEMA_MOVES_SEEN: &str = "schema_moves_seen:";
-    /// 1, with the peer's id at its end: a copy of all its tables is agreed on, and its catalog has not come yet.
+    /// With the peer's id at its end: a copy of all its tables is agreed on, and its catalog has not come yet. 1, or
+    /// [`super::UNSETTLED`].
     pub const COPY_DUE: &str = "copy_due:";
     /// Integer, with the peer's id at its end: that copy is a seed which this end loses; up to where its log is given up, or 0
     /// where the peer's windows say so.
@@ -96,6 +97,10 @@ pub mod meta_key {
     /// Text: the event consumer that is given what was taken over from sqlite-cdc.
     pub const TAKEN_BY: &str = "taken_by";
 }
+
+/// The value of [`meta_key::COPY_DUE`] at a first contact, of which this end kept its part first: whether the peer has kept its
+/// own is not known.
+pub const UNSETTLED: i64 = 2;
 
 /// The capture flag while the applier writes: no sequence number is below it, so no trigger logs anything.
 pub const APPLYING: i64 = -1;
@@ -224,12 +229,13 @@ pub fn lost_copy_unfinished(connection: &Connection, peer: NodeId) -> rusqlite::
     connection.prepare_cached(sql)?.query_row((peer.0, due), |row| row.get(0))
 }
 
-/// Whether a copy of everything that the peer has is agreed on, and its catalog has not come yet.
+/// Whether a copy of everything that the peer has is agreed on, and its catalog has not come yet: what
+/// [`meta_key::COPY_DUE`] says.
 ///
 /// # Errors
 /// SQLite's.
-pub fn copy_due(connection: &Connection, peer: NodeId) -> rusqlite::Result<bool> {
-    Ok(meta::<i64>(connection, &format!("{}{}", meta_key::COPY_DUE, peer.0))?.is_some())
+pub fn copy_due(connection: &Connection, peer: NodeId) -> rusqlite::Result<Option<i64>> {
+    meta(connection, &format!("{}{}", meta_key::COPY_DUE, peer.0))
 }
 
 /// Whether a copy of any peer's is unfinished here, or due.

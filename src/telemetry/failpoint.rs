@@ -26,6 +26,8 @@ pub const SNAPSHOT_AFTER_RANGE_READ: &str = "snapshot_after_range_read";
 pub const SNAPSHOT_AFTER_RANGE_SENT: &str = "snapshot_after_range_sent";
 /// A range of a copy was applied and committed.
 pub const SNAPSHOT_AFTER_RANGE_APPLIED: &str = "snapshot_after_range_applied";
+/// What two ends decided when they met is kept at the one that keeps first, and the other does not know it.
+pub const MEETING_KEPT_FIRST: &str = "meeting_kept_first";
 /// A batch of events is about to be handed over.
 pub const EVENTS_BEFORE_BATCH: &str = "events_before_batch";
 /// A batch of events was taken, and that is not noted yet.
@@ -42,7 +44,7 @@ pub const TAKE_OVER_BEFORE_COMMIT: &str = "take_over_before_commit";
 pub const TAKE_OVER_AFTER_COMMIT: &str = "take_over_after_commit";
 
 /// Every failpoint.
-pub const ALL: [&str; 17] = [
+pub const ALL: [&str; 18] = [
     CAPTURE_AFTER_READ,
     LINK_AFTER_SEND,
     APPLY_BEFORE_COMMIT,
@@ -53,6 +55,7 @@ pub const ALL: [&str; 17] = [
     SNAPSHOT_AFTER_RANGE_READ,
     SNAPSHOT_AFTER_RANGE_SENT,
     SNAPSHOT_AFTER_RANGE_APPLIED,
+    MEETING_KEPT_FIRST,
     EVENTS_BEFORE_BATCH,
     EVENTS_AFTER_BATCH,
     EVENTS_BEFORE_NOTE,

@@ -67,6 +67,8 @@ pub struct Meeting {
     pub to_peer: ToPeer,
     /// The end of our log.
     pub our_head: i64,
+    /// Whether this end keeps its part before the peer does.
+    pub is_first: bool,
 }
 
 /// What is kept of a peer besides its checkpoint.
@@ -197,6 +199,7 @@ fn take(conn: &Connection, key: &str) -> rusqlite::Result<bool> {
 /// SQLite's.
 pub(in super::super) fn keep(conn: &Connection, meeting: &Meeting) -> Result<(), Error> {
     let Meeting { peer, from_peer, to_peer, .. } = meeting;
+    let how_due = if meeting.is_first { meta::UNSETTLED } else { 1 };
     let head = match from_peer {
         FromPeer::GoesOn => None,
         FromPeer::CopiedAgain { head } | FromPeer::SeedLost { head, .. } | FromPeer::SeedWon { head, .. } => Some(head),
@@ -213,17 +216,17 @@ pub(in super::super) fn keep(conn: &Connection, meeting: &Meeting) -> Result<(),
     match from_peer {
         FromPeer::GoesOn => {}
         FromPeer::CopiedAgain { .. } => {
-            begin_copy(conn, *peer)?;
+            begin_copy(conn, *peer, how_due)?;
             set_union(conn, *peer, How::Replace)?;
         }
         FromPeer::SeedLost { how, .. } => {
-            begin_copy(conn, *peer)?;
+            begin_copy(conn, *peer, how_due)?;
             set_union(conn, *peer, *how)?;
             meta::set_meta(conn, &seed_lost_key(*peer), 0)?;
             set_copy_start(conn, *peer, 0)?;
         }
         FromPeer::SeedWon { how: How::Union, .. } => {
-            begin_copy(conn, *peer)?;
+            begin_copy(conn, *peer, how_due)?;
             set_union(conn, *peer, How::Union)?;
             take(conn, &seed_lost_key(*peer))?;
         }
@@ -259,9 +262,9 @@ pub(in super::super) fn keep_one_way(conn: &Connection, peer: NodeId, wins: bool
     Ok(())
 }
 
-fn begin_copy(conn: &Connection, peer: NodeId) -> Result<(), Error> {
+fn begin_copy(conn: &Connection, peer: NodeId, how_due: i64) -> Result<(), Error> {
     take_won(conn, peer)?;
-    meta::set_meta(conn, &due(peer), 1)?;
+    meta::set_meta(conn, &due(peer), how_due)?;
     let mut copies = Copies::load(conn, peer)?;
     copies.begin_all_anew();
     copies.store(conn, peer)?;

@@ -84,6 +84,7 @@ enum What {
     Connect {
         a: usize,
         b: usize,
+        is_lost: bool,
     },
     Prune {
         node: usize,
@@ -203,7 +204,10 @@ impl History {
                     self.perform(What::Restart { node: a });
                 }
             }
-            92..97 => self.connect(edge),
+            92..97 => {
+                let is_lost = self.faults.chance(20);
+                self.connect(edge, is_lost);
+            }
             _ if self.may.prune => {
                 let node = self.random.below(self.world.nodes.len());
                 let to = self.random.range(0, self.world.nodes[node].head());
@@ -232,9 +236,9 @@ impl History {
         }
     }
 
-    fn connect(&mut self, edge: usize) {
+    fn connect(&mut self, edge: usize, is_lost: bool) {
         let (a, b) = self.world.edges[edge];
-        self.perform(What::Connect { a, b });
+        self.perform(What::Connect { a, b, is_lost });
     }
 
     fn perform(&mut self, what: What) {
@@ -254,7 +258,7 @@ impl History {
                 }
                 self.world.nodes[node].restart();
             }
-            What::Connect { a, b } => self.world.connect(a, b),
+            What::Connect { a, b, is_lost } => self.world.connect(a, b, is_lost),
             What::Prune { node, to } => {
                 self.facts.went_back |= self.world.nodes[node].went_back();
                 self.world.prune(node, to);
@@ -363,7 +367,7 @@ impl History {
             }
         }
         for edge in 0..self.world.edges.len() {
-            self.connect(edge);
+            self.connect(edge, false);
         }
         let ways: Vec<(usize, usize)> = self.world.edges.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
         for round in 0..ROUNDS_MAX {

@@ -91,7 +91,7 @@ pub(super) fn a_window_comes_while_the_log_is_full() -> bool {
     world.send(1, 0, 1);
     world.deliver(1, 0);
     world.begin_anew(0);
-    world.connect(0, 1);
+    world.connect(0, 1, false);
     settle(&mut world);
     let (a, b) = states(&world);
     a == b && is_kept(&world, 2) && is_kept(&world, 3)
@@ -107,7 +107,7 @@ pub(super) fn a_row_is_written_amid_a_merge() -> bool {
         world.fill(node);
         world.begin_anew(node);
     }
-    world.connect(0, 1);
+    world.connect(0, 1, false);
     for _ in 0..4 {
         world.send(0, 1, 1);
         world.deliver(0, 1);

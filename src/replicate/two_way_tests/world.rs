@@ -15,7 +15,7 @@ use crate::link::{Frame, HeldTable};
 use crate::migrate::Mode;
 use crate::model::{Clock, RangeMode, SchemaKinds, Selection};
 use crate::replicate::copies::{Copies, Manner, RangeBounds};
-use crate::replicate::meeting::{self, Seed, Side};
+use crate::replicate::meeting::{self, Decided, Order, Seed, Side};
 
 /// Times of a history begin here, so that no clock is ever below 0.
 pub(super) const BEGINNING_MS: i64 = 1_000_000;
@@ -54,7 +54,8 @@ impl World {
         for (a, b) in world.edges.clone() {
             for (x, y) in [(a, b), (b, a)] {
                 let head = world.nodes[y].maintainer.log_state().expect("log").head;
-                world.agree(x, y, FromPeer::SeedWon { head, how: How::Replace }, ToPeer::GoesOn);
+                let from_peer = FromPeer::SeedWon { head, how: How::Replace };
+                world.agree((x, y), Decided { from_peer, to_peer: ToPeer::GoesOn }, false);
                 let sent = world.nodes[x].maintainer.log_state().expect("log").head;
                 world.nodes[x].links.insert(y, Link::at(sent));
             }
@@ -62,10 +63,14 @@ impl World {
         world
     }
 
-    fn agree(&mut self, at: usize, peer: usize, from_peer: FromPeer, to_peer: ToPeer) {
+    fn agree(&mut self, (at, peer): (usize, usize), decided: Decided, is_first: bool) {
+        let Decided { from_peer, to_peer } = decided;
         let (peer, peer_name) = (self.nodes[peer].id, name(peer));
         let our_head = self.nodes[at].head();
-        self.nodes[at].applier.meet(&Meeting { peer, peer_name, from_peer, to_peer, our_head }).expect("meet");
+        self.nodes[at]
+            .applier
+            .meet(&Meeting { peer, peer_name, from_peer, to_peer, our_head, is_first })
+            .expect("meet");
     }
 
     /// Sets every clock.
@@ -199,25 +204,39 @@ impl World {
         }
     }
 
-    /// The handshake; the first node's content wins, if it comes to that.
-    pub(super) fn connect(&mut self, a: usize, b: usize) {
+    /// The handshake; the first node's content wins, if it comes to that. `is_lost`: the connection, when one end has kept what
+    /// was decided and the other has not.
+    pub(super) fn connect(&mut self, a: usize, b: usize, is_lost: bool) {
         if self.nodes[a].links[&b].up {
             return;
         }
         self.tick();
         let sides = [self.side(a, b, a), self.side(b, a, a)];
-        for (ours, theirs, x, y) in [(0, 1, a, b), (1, 0, b, a)] {
-            let decided = meeting::decide(&sides[ours], &sides[theirs]).expect("a seed is named");
+        let decide = |ours: usize| meeting::decide(&sides[ours], &sides[1 - ours]).expect("a seed is named");
+        let [at_a, at_b] = [decide(0), decide(1)];
+        let mut ends = [(a, b, at_a, at_b), (b, a, at_b, at_a)];
+        if Order::of(&at_a, &at_b) == Order::Second {
+            ends.reverse();
+        }
+        for (x, y, decided, other) in ends {
+            self.agree((x, y), decided, Order::of(&decided, &other) == Order::First);
+            if is_lost {
+                return;
+            }
             self.blinds += usize::from(decided.to_peer == ToPeer::CopiedAgain);
             self.seeds += usize::from(matches!(decided.from_peer, FromPeer::SeedWon { .. }));
             self.unions += usize::from(matches!(decided.from_peer, FromPeer::SeedWon { how: How::Union, .. }));
-            self.agree(x, y, decided.from_peer, decided.to_peer);
         }
-        for (x, y) in [(a, b), (b, a)] {
+        for (x, y, _, at_y) in ends {
             let (peer_name, id) = (name(x), self.nodes[x].id);
             let held = self.nodes[y].applier.held(&peer_name, Some(id)).expect("held");
-            let sent = held.checkpoint.expect("a checkpoint");
-            let anew = crate::sqlite::store::copy_due(&self.nodes[y].app, id).expect("due");
+            let sent = match at_y.from_peer {
+                FromPeer::GoesOn => held.checkpoint.expect("a checkpoint"),
+                FromPeer::CopiedAgain { head } | FromPeer::SeedLost { head, .. } | FromPeer::SeedWon { head, .. } => {
+                    head
+                }
+            };
+            let anew = crate::sqlite::store::copy_due(&self.nodes[y].app, id).expect("due").is_some();
             let table = |table: &crate::apply::HeldTable| HeldTable {
                 progress: table.progress.clone(),
                 name: table.name.clone(),
@@ -225,7 +244,8 @@ impl World {
             };
             let tables: Vec<HeldTable> = held.tables.iter().map(table).collect();
             let link = self.nodes[x].links.get_mut(&y).expect("a link");
-            let seen = link.seen;
+            // Every window that comes is read after this.
+            let seen = sent.position.seq;
             let mode = if held.union { RangeMode::Union } else { RangeMode::Exact };
             let copies = Copies::new(&tables, anew, Manner::Merged).in_mode(mode);
             *link = Link { copies, seen, ..Link::at(sent) };
