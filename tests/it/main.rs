@@ -43,6 +43,8 @@ mod events;
 mod first_contact;
 mod hub_schema;
 mod link_faults;
+mod made_again;
+mod meeting;
 mod old_sqlite;
 mod one_sender;
 mod orm;

@@ -1,0 +1,58 @@
+//! Tables that only one of two nodes has: new to the other at a first contact, or dropped and made again.
+
+use rusqlite::Connection;
+
+use crate::support::{
+    Place,
+    nodes::{Nodes, Settings},
+};
+
+fn run(conn: &Connection, sql: &str) {
+    conn.execute_batch(sql).unwrap_or_else(|error| panic!("{error}: {sql}"));
+}
+
+/// It was made at the end whose rows win, empty, and taken for whole: the two differed for good, and were called live. Or it
+/// was emptied where its rows were.
+#[test]
+fn a_table_that_only_the_loser_of_a_seed_has_comes_with_its_rows() {
+    let settings = Settings { link: "    seed: a\n".to_owned(), ..Settings::default() };
+    let mut nodes = Nodes::new(Place::new(), 2, &settings);
+    let [a, b] = [0, 1].map(|node| nodes.nodes[node].app());
+    for (conn, value) in [(&a, "a"), (&b, "b")] {
+        run(conn, &format!("CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, '{value}')"));
+    }
+    run(&b, "CREATE TABLE x(id INTEGER PRIMARY KEY, v); INSERT INTO x VALUES (1, 'one'), (2, 'two'), (3, 'three')");
+    nodes.start();
+    nodes.assert_equal();
+    for node in &nodes.nodes {
+        assert_eq!(node.number("SELECT count(*) FROM x"), 3, "{}", node.name);
+        assert_eq!(node.number("SELECT count(*) FROM __cdc_conflicts WHERE tbl = 'x'"), 0, "{}", node.name);
+    }
+    run(&a, "UPDATE x SET v = 'changed' WHERE id = 2; DELETE FROM x WHERE id = 3");
+    run(&b, "INSERT INTO x VALUES (4, 'four')");
+    nodes.assert_equal();
+    assert_eq!(nodes.nodes[1].number("SELECT count(*) FROM x WHERE v <> 'three'"), 3);
+    nodes.stop();
+}
+
+/// Nobody asked for what the other end had kept of it.
+#[test]
+fn a_table_that_one_end_dropped_and_made_again_holds_the_rows_of_both() {
+    for maker in [0, 1] {
+        let ddl = "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE o(id INTEGER PRIMARY KEY);
+                   INSERT INTO t VALUES (1, 'kept'), (2, 'kept')";
+        let mut nodes = Nodes::running(2, ddl, &Settings::default());
+        let [maker_app, other] = [maker, 1 - maker].map(|node| nodes.nodes[node].app());
+        run(&maker_app, "DROP TABLE t");
+        run(&other, "INSERT INTO t VALUES (3, 'meanwhile')");
+        nodes.quiesce();
+        run(&maker_app, "CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+        run(&maker_app, "INSERT INTO t VALUES (10, 'again')");
+        run(&maker_app, "INSERT INTO o VALUES (1)");
+        nodes.quiesce();
+        run(&other, "INSERT INTO o VALUES (2)");
+        nodes.assert_equal();
+        assert_eq!(nodes.nodes[maker].number("SELECT count(*) FROM t"), 4, "made again at {}", nodes.nodes[maker].name);
+        nodes.stop();
+    }
+}
