@@ -299,12 +299,12 @@ enum WayOut {
 const REFUSED: &[Refused] = &[
     Refused {
         change: "DROP INDEX a_name; UPDATE a SET name = name; CREATE UNIQUE INDEX an ON a(n)",
-        said: "table \"a\": UNIQUE index \"an\" added or changed",
+        said: "table \"a\": UNIQUE index \"an\" added or changed (column *); the peer has `CREATE UNIQUE INDEX an ON a(n)`, this",
         way_out: WayOut::Made("CREATE UNIQUE INDEX an ON a(n)"),
     },
     Refused {
         change: "CREATE UNIQUE INDEX an ON a(n)",
-        said: "table \"a\": UNIQUE index \"an\" added or changed",
+        said: "table \"a\": UNIQUE index \"an\" added or changed (column *); the peer has `CREATE UNIQUE INDEX an ON a(n)`, this",
         way_out: WayOut::Undone("DROP INDEX an"),
     },
     Refused {
