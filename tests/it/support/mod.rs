@@ -14,6 +14,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod relay;
+pub mod rest;
 pub mod schema;
 pub mod sdk;
 pub mod shop;
