@@ -4,6 +4,7 @@ pub mod bank;
 pub mod both;
 pub mod cq;
 pub mod cq_arrays;
+pub mod cq_rows;
 pub mod cq_table;
 pub mod hook;
 pub mod nodes;
