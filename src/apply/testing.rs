@@ -14,7 +14,7 @@ use crate::model::{
     SchemaKinds, SchemaObject, Selection, TableDef, TableId, Value, WindowEnd, WindowItem,
 };
 use crate::sqlite::range_sql::{Cells, RangeQuery};
-use crate::sqlite::{self, Role, catalog, ident, quote, value_of};
+use crate::sqlite::{self, Role, borrowed, catalog, ident, quote, value_of};
 
 /// Numbers as the values of a key.
 pub(super) fn integers(values: &[i64]) -> Vec<Value> {
@@ -203,17 +203,6 @@ fn encode(rows: &[Vec<Value>], columns: usize) -> EncodedBatch {
     let mut builder = BatchBuilder::new(columns);
     rows.iter().flatten().for_each(|value| builder.push(borrowed(value)));
     builder.finish(Compression::None).expect("batch")
-}
-
-fn borrowed(value: &Value) -> rusqlite::types::ValueRef<'_> {
-    use rusqlite::types::ValueRef;
-    match value {
-        Value::Null => ValueRef::Null,
-        Value::Integer(integer) => ValueRef::Integer(*integer),
-        Value::Real(real) => ValueRef::Real(*real),
-        Value::Text(text) => ValueRef::Text(text),
-        Value::Blob(blob) => ValueRef::Blob(blob),
-    }
 }
 
 /// A peer with these tables, and a replica that has them too.

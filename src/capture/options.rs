@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::install::name_of;
-use super::taken::TAKEN_OVER;
-use crate::model::Selection;
-use crate::sqlite::catalog::OURS;
+use crate::model::{Selection, is_log_name};
 use crate::sqlite::store::{self, meta_key};
 
 /// What a log entry carries besides the key.
@@ -100,18 +98,6 @@ impl Default for CaptureOptions {
     }
 }
 
-/// Names of ours that the log cannot have.
-const TAKEN: [&str; 8] = [
-    "__cdc_meta",
-    "__cdc_tables",
-    "__cdc_consumers",
-    "__cdc_checkpoints",
-    "__cdc_copies",
-    "__cdc_received",
-    "__cdc_conflicts",
-    TAKEN_OVER,
-];
-
 impl CaptureOptions {
     /// How the database is captured now, as it says itself; `None` where it is not.
     ///
@@ -140,11 +126,10 @@ impl CaptureOptions {
 
     /// Refuses what can never work.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let name = self.log_table.to_ascii_lowercase();
-        if name.len() <= OURS.len() || !name.starts_with(OURS) || TAKEN.contains(&name.as_str()) {
-            return Err(Error::LogName { name: self.log_table.clone() });
+        match is_log_name(&self.log_table) {
+            true => Ok(()),
+            false => Err(Error::LogName { name: self.log_table.clone() }),
         }
-        Ok(())
     }
 
     /// What entries are to carry from here on, with what they carry now.
@@ -201,11 +186,25 @@ pub struct SkippedTable {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::TAKEN_OVER;
     use super::*;
+    use crate::model::OWN_NAMES;
 
     #[test]
-    fn the_log_cannot_have_a_name_that_would_be_captured_or_is_taken() {
-        for (name, fine) in [("__cdc_log", true), ("__cdc_l", true), ("log", false), ("__cdc_Meta", false)] {
+    fn the_log_cannot_have_the_name_of_anything_else_of_ours() {
+        let connection = crate::sqlite::in_memory().expect("memory");
+        for tables in [store::NODE_TABLES, store::CAPTURE_TABLES] {
+            connection.execute_batch(tables).expect("tables");
+        }
+        let sql = "SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'";
+        let mut statement = connection.prepare(sql).expect("names");
+        let names = statement.query_map([], |row| row.get(0)).expect("names").map(|name| name.expect("name"));
+        let names: BTreeSet<String> = names.chain([TAKEN_OVER.to_owned()]).collect();
+        assert_eq!(names, OWN_NAMES.map(str::to_owned).into());
+        for (name, fine) in names.iter().map(|name| (name.as_str(), false)).chain([("log", false), ("__cdc_log", true)])
+        {
             let options = CaptureOptions { log_table: name.to_owned(), ..CaptureOptions::default() };
             assert_eq!(options.check().is_ok(), fine, "{name}");
         }

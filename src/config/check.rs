@@ -6,19 +6,7 @@ use super::ConfigFault;
 use super::address::is_loopback;
 use super::events::{EventOutput, EventsConfig};
 use super::settings::{Config, LinkConfig, NodeConfig, Policy, Seed};
-use crate::model::Selection;
-
-/// Names of tables of our own, which the log cannot have.
-const TAKEN: [&str; 8] = [
-    "__cdc_meta",
-    "__cdc_tables",
-    "__cdc_consumers",
-    "__cdc_checkpoints",
-    "__cdc_copies",
-    "__cdc_received",
-    "__cdc_conflicts",
-    "__cdc_taken_over",
-];
+use crate::model::{Selection, is_log_name};
 
 /// Every fault of the whole. Values that were faulty by themselves are empty here, and told already.
 /// `in_list`: the file has them in `nodes`.
@@ -124,9 +112,7 @@ impl Check<'_> {
     }
 
     fn log_table(&mut self, name: &str) {
-        let is_ours = name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("__cdc_")) && name.len() > 6;
-        let is_taken = TAKEN.iter().any(|taken| name.eq_ignore_ascii_case(taken));
-        if !is_ours || is_taken {
+        if !is_log_name(name) {
             self.fault(
                 "capture.log_table",
                 "wants a name that begins with __cdc_ (by which everything of Twinlite's is told) and is not another table's",

@@ -416,20 +416,29 @@ impl<'a> Planner<'a> {
             let same = |sql: Option<&String>| {
                 sql.zip(index.sql.as_ref()).is_some_and(|(mine, theirs)| ddl::same_text(mine, theirs))
             };
-            if !same(said) && !same(here.and_then(|here| here.sql.as_ref())) {
-                return Err(self.refused("*".to_owned(), &format!("UNIQUE index \"{}\" added or changed", index.name)));
+            let here = here.and_then(|here| here.sql.as_ref());
+            if !same(said) && !same(here) {
+                // The tables may be alike: who is to make the index here needs its own text.
+                let there = index.sql.as_ref().unwrap_or(&self.wanted.def.ddl);
+                let why = format!("UNIQUE index \"{}\" added or changed", index.name);
+                return Err(self.refused_for("*".to_owned(), &why, [there, here.unwrap_or(&self.local.schema.ddl)]));
             }
         }
         Ok(())
     }
 
     fn refused(&self, columns: String, why: &str) -> Error {
+        self.refused_for(columns, why, [&self.wanted.def.ddl, &self.local.schema.ddl])
+    }
+
+    /// `ddl`: what differs, there and here.
+    fn refused_for(&self, columns: String, why: &str, ddl: [&str; 2]) -> Error {
         Error::Refused(Box::new(RefusedChange {
             table: self.wanted.def.name.clone(),
             columns,
             why: why.to_owned(),
-            source_ddl: self.wanted.def.ddl.clone(),
-            replica_ddl: self.local.schema.ddl.clone(),
+            source_ddl: ddl[0].to_owned(),
+            replica_ddl: ddl[1].to_owned(),
             forced_helps: true,
         }))
     }

@@ -3,12 +3,10 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Error, ident};
+pub use crate::model::OURS;
 use crate::model::{
     Collation, Column, Generated, Index, IndexColumn, IndexOrigin, KeyShape, ObjectKind, SchemaObject, TableSchema,
 };
-
-/// What everything of ours in a database begins with.
-pub const OURS: &str = "__cdc_";
 
 /// What a rowid can be called where no column has the name.
 pub const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];

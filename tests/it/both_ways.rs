@@ -334,10 +334,7 @@ fn a_restored_database_halts_its_link_until_the_other_is_named() {
     }
     nodes.start();
     // The restored log is as long as the one that was lost, so its length alone does not tell that it was noticed.
-    until("the links to go on", || {
-        let live = nodes.nodes.iter().flat_map(|node| node.links()).filter(|link| link["state"] == "live");
-        if live.count() == 4 { Ok(()) } else { Err("not yet".to_owned()) }
-    });
+    nodes.await_links();
     nodes.assert_equal();
     assert_eq!(
         nodes.nodes[1].number("SELECT count(*) FROM t WHERE id IN (1, 2)"),

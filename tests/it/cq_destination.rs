@@ -9,12 +9,14 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::DataType;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 use twinlite::cloudquery::delete::{DeleteRecord, Group, Predicate, Relation};
 use twinlite::cloudquery::destination::{Count, Destination, Error, Options, Spec, Timeout, Writer};
 use twinlite::cloudquery::{Column, Extension, Table};
+
+use crate::support::cq_rows::{boolean, int, ints, record, synced, synced_row, text, texts, time, times, uuid};
 
 /// A database that is written into, and the means to look at it as an application does.
 struct Base {
@@ -71,57 +73,12 @@ fn spec(connection_string: &str) -> Spec {
     Spec { connection_string: connection_string.to_owned(), ..Spec::default() }
 }
 
-fn int(name: &str) -> Column {
-    Column::new(name, DataType::Int64)
-}
-
-fn text(name: &str) -> Column {
-    Column::new(name, DataType::Utf8)
-}
-
-fn boolean(name: &str) -> Column {
-    Column::new(name, DataType::Boolean)
-}
-
-fn uuid(name: &str) -> Column {
-    Column::extension(name, Extension::Uuid)
-}
-
-fn time(name: &str) -> Column {
-    Column::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
-}
-
 fn id_and_name() -> Table {
     Table::new("t", vec![int("id").with_not_null(true).with_primary_key(true), text("name")])
 }
 
-fn synced() -> Table {
-    let id = int("id").with_not_null(true).with_primary_key(true);
-    Table::new("t", vec![id, text("_cq_source_name"), time("_cq_sync_time")])
-}
-
-fn record(table: &Table, columns: Vec<ArrayRef>) -> RecordBatch {
-    RecordBatch::try_new(Arc::new(table.to_schema()), columns).unwrap()
-}
-
-fn ints(values: impl IntoIterator<Item = i64>) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(values))
-}
-
-fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(values))
-}
-
-fn times(values: impl IntoIterator<Item = i64>) -> ArrayRef {
-    Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
-}
-
 fn named(id: i64, name: &str) -> RecordBatch {
     record(&id_and_name(), vec![ints([id]), texts([name])])
-}
-
-fn synced_row(id: i64, source: &str, micros: i64) -> RecordBatch {
-    record(&synced(), vec![ints([id]), texts([source]), times([micros])])
 }
 
 /// Rows of any of the migration cases' tables, all different, ids from `from` on.

@@ -2,31 +2,28 @@
 //! asks for. Through the node's own `cloudquery.listen`, and through a `twinlite serve` beside it, which is an application
 //! to the node like any other.
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::DataType;
 use serde_json::json;
 use std::sync::Arc;
 use tonic::transport::Channel;
 use twinlite::cloudquery::proto::plugin::plugin_client::PluginClient;
 use twinlite::cloudquery::proto::plugin::{get_spec_schema, write as wire};
-use twinlite::cloudquery::{Column, Extension, Table};
+use twinlite::cloudquery::{Column, Table};
 
 use crate::support::cq::{Serve, init, insert, migrate, schema, write};
+use crate::support::cq_rows::{int, record, text, uuid};
 use crate::support::oracle::{Oracle, assert_equal};
 use crate::support::process::{Process, free_port};
 use crate::support::wait::until;
 use crate::support::{Place, open, open_reader};
 
 fn id() -> Column {
-    Column::new("id", DataType::Int64).with_not_null(true)
-}
-
-fn text(name: &str) -> Column {
-    Column::new(name, DataType::Utf8)
+    int("id").with_not_null(true)
 }
 
 fn cq_id() -> Column {
-    Column::extension("_cq_id", Extension::Uuid).with_not_null(true)
+    uuid("_cq_id").with_not_null(true)
 }
 
 /// Rows of a table of any of these columns.
@@ -44,7 +41,7 @@ fn filled(table: &Table, ids: &[i64]) -> wire::Request {
         }
     };
     let columns = table.columns.iter().map(column).collect();
-    insert(&RecordBatch::try_new(Arc::new(table.to_schema()), columns).unwrap())
+    insert(&record(table, columns))
 }
 
 fn forced(table: &Table) -> wire::Request {

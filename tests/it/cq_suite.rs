@@ -4,21 +4,20 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanArray, FixedSizeBinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, BooleanArray, FixedSizeBinaryArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::DataType;
 use serde_json::json;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use twinlite::cloudquery::delete::{DeleteRecord, Group, Predicate};
 use twinlite::cloudquery::proto::plugin::plugin_client::PluginClient;
 use twinlite::cloudquery::proto::plugin::{read, write};
-use twinlite::cloudquery::{Column, Extension, Table, ipc};
+use twinlite::cloudquery::{Column, Table, ipc};
 
 use crate::support::Place;
 use crate::support::cq::{self, Serve, init, schema};
+use crate::support::cq_rows::{boolean, int, ints, record, synced, synced_row, text, texts, time, uuid};
 use crate::support::cq_table::{Generator, Options, test_table};
 
 const NORMAL: &[u8] = include_bytes!("../fixtures/cloudquery/testtable_0.bin");
@@ -90,50 +89,8 @@ impl Suite {
     }
 }
 
-fn int(name: &str) -> Column {
-    Column::new(name, DataType::Int64)
-}
-
-fn text(name: &str) -> Column {
-    Column::new(name, DataType::Utf8)
-}
-
-fn boolean(name: &str) -> Column {
-    Column::new(name, DataType::Boolean)
-}
-
-fn uuid(name: &str) -> Column {
-    Column::extension(name, Extension::Uuid)
-}
-
-fn time(name: &str) -> Column {
-    Column::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
-}
-
-fn record(table: &Table, columns: Vec<ArrayRef>) -> RecordBatch {
-    RecordBatch::try_new(Arc::new(table.to_schema()), columns).unwrap()
-}
-
-fn ints(values: impl IntoIterator<Item = i64>) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(values))
-}
-
-fn texts(values: impl IntoIterator<Item = String>) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(values))
-}
-
 fn named(table: &Table, id: i64, name: &str) -> RecordBatch {
-    record(table, vec![ints([id]), texts([name.to_owned()])])
-}
-
-fn synced() -> Table {
-    let id = int("id").with_not_null(true).with_primary_key(true);
-    Table::new("t", vec![id, text("_cq_source_name"), time("_cq_sync_time")])
-}
-
-fn synced_row(id: i64, source: &str, micros: i64) -> RecordBatch {
-    let times = TimestampMicrosecondArray::from_iter_values([micros]).with_timezone("UTC");
-    record(&synced(), vec![ints([id]), texts([source.to_owned()]), Arc::new(times)])
+    record(table, vec![ints([id]), texts([name])])
 }
 
 fn both(first: &RecordBatch, second: &RecordBatch) -> RecordBatch {

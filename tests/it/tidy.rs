@@ -1,4 +1,4 @@
-//! What no compiler holds: the direction of imports, and the size of things.
+//! What no compiler holds: the direction of imports, the size of things, and that each module of these tests is listed.
 //!
 //! Adding an edge between modules is a one-line diff in [`ALLOWED`] that a reader of the change sees.
 
@@ -230,4 +230,14 @@ fn every_file_says_what_it_is() {
         .map(|source| format!("src/{}: does not begin with `//!`", source.path.display()))
         .collect();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn every_module_of_these_tests_is_in_the_table_of_the_architecture() {
+    let table = include_str!("../../ARCHITECTURE.md").split("## Tests").nth(1).unwrap();
+    let rows: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
+    let modules = include_str!("main.rs").lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    for module in modules.filter(|module| *module != "support") {
+        assert!(rows.iter().any(|row| row.contains(&format!("`{module}`"))), "ARCHITECTURE.md: no row for {module}");
+    }
 }

@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::{
     Place, open, open_reader,
-    oracle::{Oracle, quoted},
+    oracle::Oracle,
     process::{Process, expect_code, free_port, status},
     proxy::Proxy,
+    rest::{self, End, Rest},
     wait::until,
 };
 
@@ -175,16 +176,11 @@ impl Both {
         });
     }
 
-    /// Where both are, if nothing is on its way.
-    fn at_rest(&self) -> Result<[(i64, i64); 2], String> {
-        let [a, b] = Side::ALL.map(|side| Standing::read(&open_reader(&self.database(side))));
-        let (a, b) = (a?, b?);
-        for (this, that, name) in [(&a, &b, "a"), (&b, &a, "b")] {
-            if that.checkpoint != this.head {
-                return Err(format!("{name}'s log ends at {:?}, of it is applied {:?}", this.head, that.checkpoint));
-            }
-        }
-        Ok([(a.head.1, a.windows), (b.head.1, b.windows)])
+    /// What both hold, if nothing is on its way.
+    fn at_rest(&self) -> Result<Vec<Rest>, String> {
+        let databases = Side::ALL.map(|side| self.database(side));
+        let ends = Side::ALL.map(|side| End { name: side.name(), database: &databases[side as usize] });
+        rest::at_rest(&ends, &[(0, 1)])
     }
 
     /// Waits for rest, and panics unless both hold the same. `skip`: objects that may differ.
@@ -229,47 +225,5 @@ impl Both {
                 None => Err(status.to_string()),
             }
         })
-    }
-}
-
-/// Where one end is.
-struct Standing {
-    head: (i64, i64),
-    checkpoint: (i64, i64),
-    windows: i64,
-}
-
-impl Standing {
-    fn read(conn: &Connection) -> Result<Self, String> {
-        let text = |error: rusqlite::Error| error.to_string();
-        let one = |sql: &str| -> Result<i64, String> { conn.query_row(sql, [], |row| row.get(0)).map_err(text) };
-        conn.execute_batch("BEGIN").map_err(text)?;
-        let known = one("SELECT value FROM __cdc_meta WHERE key = 'schema_version'")?;
-        if one("PRAGMA schema_version")? != known {
-            return Err("a schema that is not accounted for".to_owned());
-        }
-        if let Ok(tables) =
-            conn.query_row("SELECT value FROM __cdc_meta WHERE key = 'missed'", [], |row| row.get::<_, String>(0))
-        {
-            return Err(format!("copies wait: {tables}"));
-        }
-        let open = "SELECT group_concat(name) FROM __cdc_copies WHERE state IN ('pending', 'copying')";
-        if let Some(tables) = conn.query_row(open, [], |row| row.get::<_, Option<String>>(0)).map_err(text)? {
-            return Err(format!("copies unfinished: {tables}"));
-        }
-        let log: String = conn
-            .query_row("SELECT value FROM __cdc_meta WHERE key = 'log_table'", [], |row| row.get(0))
-            .map_err(text)?;
-        let head = one(&format!("SELECT coalesce(max(seq), 0) FROM {}", quoted(&log)))?;
-        let epoch = one("SELECT value FROM __cdc_meta WHERE key = 'epoch'")?;
-        let at = |column: &str| one(&format!("SELECT coalesce(max({column}), 0) FROM __cdc_checkpoints"));
-        let checkpoint = conn
-            .query_row(
-                "SELECT coalesce(epoch, 0), coalesce(seq, 0) FROM __cdc_checkpoints WHERE windows > 1",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .map_err(text)?;
-        Ok(Self { head: (epoch, head), checkpoint, windows: at("windows")? })
     }
 }

@@ -9,6 +9,7 @@ use super::{
     Place, open, open_reader,
     process::{Process, free_port, twinlite},
     proxy::Proxy,
+    rest::{self, End, Rest},
     wait::until,
 };
 
@@ -136,47 +137,43 @@ impl Nodes {
         }
     }
 
+    /// Waits until every link is up, both ways, by what the nodes say of themselves: the files of nodes that are about to
+    /// start say no more than that they were at rest before.
+    #[track_caller]
+    pub fn await_links(&mut self) {
+        let wanted = 4 * (self.nodes.len() - 1);
+        until("every link to be live", || {
+            self.assert_running();
+            let links: Vec<Value> = self.nodes.iter().flat_map(Node::links).collect();
+            let live = links.iter().filter(|link| link["state"] == "live").count();
+            if live == wanted { Ok(()) } else { Err(format!("{live} of {wanted} directions: {links:?}")) }
+        });
+    }
+
+    #[track_caller]
+    fn assert_running(&mut self) {
+        for process in self.nodes.iter_mut().filter_map(|node| node.process.as_mut()) {
+            process.assert_running();
+        }
+    }
+
     /// Waits until every node holds what all others have committed: it looks into the files, not at what the program says
     /// of itself.
     #[track_caller]
     pub fn quiesce(&mut self) {
         until("every node to hold what the others do", || {
-            for node in &mut self.nodes {
-                if let Some(process) = &mut node.process {
-                    process.assert_running();
-                }
-            }
-            let before = self.position()?;
-            if before == self.position()? { Ok(()) } else { Err("it still moves".to_owned()) }
+            self.assert_running();
+            let before = self.at_rest()?;
+            if before == self.at_rest()? { Ok(()) } else { Err("it still moves".to_owned()) }
         });
     }
 
-    /// The ends of all logs, where each is applied at its peers.
-    fn position(&self) -> Result<Vec<(i64, i64)>, String> {
-        let ends = self.nodes.iter().map(log_end).collect::<Result<Vec<_>, _>>()?;
-        for node in &self.nodes {
-            // A copy that is due or under way begins at the end of the peer's log, and so has nothing behind it there.
-            let unfinished = "SELECT (SELECT count(*) FROM __cdc_copies WHERE state <> 'done')
-                + (SELECT count(*) FROM __cdc_meta WHERE key LIKE 'copy_due:%')";
-            let conn = open_reader(&node.database);
-            match conn.query_row(unfinished, [], |row| row.get::<_, i64>(0)) {
-                Ok(0) => {}
-                found => return Err(format!("{}: unfinished copies: {found:?}", node.name)),
-            }
-        }
-        for (number, node) in self.nodes.iter().enumerate() {
-            let peers: Vec<usize> = if number == 0 { (1..self.nodes.len()).collect() } else { vec![0] };
-            for peer in peers {
-                let applied = applied(node, &self.nodes[peer].name)?;
-                if applied != ends[peer] {
-                    return Err(format!(
-                        "{} is at {:?}, {} has {applied:?}",
-                        self.nodes[peer].name, ends[peer], node.name
-                    ));
-                }
-            }
-        }
-        Ok(ends)
+    /// What all of them hold, if nothing is on its way.
+    fn at_rest(&self) -> Result<Vec<Rest>, String> {
+        let ends: Vec<End<'_>> =
+            self.nodes.iter().map(|node| End { name: &node.name, database: &node.database }).collect();
+        let links: Vec<(usize, usize)> = (1..ends.len()).map(|node| (0, node)).collect();
+        rest::at_rest(&ends, &links)
     }
 
     /// Waits, and then every table is equal everywhere, and every database is sound.
@@ -192,45 +189,4 @@ impl Nodes {
             assert_eq!(check, "ok", "{}", node.name);
         }
     }
-}
-
-fn look(node: &Node) -> Result<Connection, String> {
-    if !node.database.exists() {
-        return Err(format!("{} has no database yet", node.name));
-    }
-    let conn = open_reader(&node.database);
-    conn.execute_batch("BEGIN").map_err(|error| error.to_string())?;
-    Ok(conn)
-}
-
-fn log_end(node: &Node) -> Result<(i64, i64), String> {
-    let conn = look(node)?;
-    let one = |sql: &str| -> Result<i64, String> {
-        conn.query_row(sql, [], |row| row.get(0)).map_err(|error| format!("{}: {error}", node.name))
-    };
-    let known = one("SELECT value FROM __cdc_meta WHERE key = 'schema_version'")?;
-    let actual = one("PRAGMA schema_version")?;
-    if actual != known {
-        return Err(format!("{}: the schema is at {actual}, accounted for up to {known}", node.name));
-    }
-    Ok((one("SELECT value FROM __cdc_meta WHERE key = 'epoch'")?, one("SELECT coalesce(max(seq), 0) FROM __cdc_log")?))
-}
-
-fn applied(node: &Node, peer: &str) -> Result<(i64, i64), String> {
-    let conn = look(node)?;
-    let text = |error: rusqlite::Error| format!("{}: {error}", node.name);
-    let unfinished: Option<String> = conn
-        .query_row(
-            "SELECT group_concat(name) FROM (SELECT name FROM __cdc_copies WHERE state IN ('pending', 'copying') UNION ALL
-             SELECT key FROM __cdc_meta WHERE key LIKE 'copy_due:%' OR key = 'missed')",
-            [],
-            |row| row.get(0),
-        )
-        .map_err(text)?;
-    if let Some(tables) = unfinished {
-        return Err(format!("{}: copies unfinished: {tables}", node.name));
-    }
-    // The first of them is what was agreed on when the two met; a window follows in any case, with the schema.
-    let sql = "SELECT coalesce(epoch, 0), coalesce(seq, 0) FROM __cdc_checkpoints WHERE name = ?1 AND windows > 1";
-    conn.query_row(sql, [peer], |row| Ok((row.get(0)?, row.get(1)?))).map_err(text)
 }

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{
     open_reader,
+    rest::{self, LogEnd},
     wait::{patience, until},
 };
 
@@ -241,11 +241,8 @@ pub fn quiesce(source: &Path, replica: &Path) {
 pub fn quiesce_with(source: &Path, replica: &Path, watch: &mut dyn FnMut()) {
     until("the replica to hold what the source does", || {
         watch();
-        if !replica.exists() {
-            return Err("no replica yet".to_owned());
-        }
-        let (epoch, head) = log_end(&open_reader(source))?;
-        let (at_epoch, seq) = checkpoint(&open_reader(replica))?;
+        let (epoch, head) = rest::log_end(&rest::look(source)?).map_err(|what| format!("source: {what}"))?;
+        let (at_epoch, seq) = checkpoint(replica).map_err(|what| format!("replica: {what}"))?;
         if (at_epoch, seq) != (epoch, head) {
             return Err(format!("source at {epoch}:{head}, replica at {at_epoch}:{seq}"));
         }
@@ -253,41 +250,14 @@ pub fn quiesce_with(source: &Path, replica: &Path, watch: &mut dyn FnMut()) {
     });
 }
 
-fn log_end(source: &Connection) -> Result<(i64, i64), String> {
-    let one = |sql: &str| -> Result<i64, String> {
-        source.query_row(sql, [], |row| row.get(0)).map_err(|error| format!("source: {error}"))
-    };
-    source.execute_batch("BEGIN").map_err(|error| error.to_string())?;
-    let (actual, known) =
-        (one("PRAGMA schema_version")?, one("SELECT value FROM __cdc_meta WHERE key = 'schema_version'")?);
-    if actual != known {
-        return Err(format!("the source's schema is at {actual}, accounted for up to {known}"));
-    }
-    let log: String = source
-        .query_row("SELECT value FROM __cdc_meta WHERE key = 'log_table'", [], |row| row.get(0))
-        .map_err(|error| error.to_string())?;
-    let head = one(&format!("SELECT coalesce(max(seq), 0) FROM {}", super::oracle::quoted(&log)))?;
-    let limit = one("SELECT value FROM __cdc_meta WHERE key = 'capture_limit'")?;
-    if head >= limit {
-        return Err(format!("the log is full, at {head}, and nobody has begun another one"));
-    }
-    Ok((one("SELECT value FROM __cdc_meta WHERE key = 'epoch'")?, head))
-}
-
-fn checkpoint(replica: &Connection) -> Result<(i64, i64), String> {
-    let text = |error: rusqlite::Error| format!("replica: {error}");
-    replica.execute_batch("BEGIN").map_err(text)?;
-    let unfinished: Option<String> = replica
-        .query_row("SELECT group_concat(name) FROM __cdc_copies WHERE state <> 'done'", [], |row| row.get(0))
-        .map_err(text)?;
-    if let Some(tables) = unfinished {
-        return Err(format!("copies unfinished: {tables}"));
-    }
-    replica
-        .query_row("SELECT coalesce(epoch, 0), coalesce(seq, 0) FROM __cdc_checkpoints", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .map_err(text)
+/// Up to where the one log that is applied to a replica is, which need not be captured itself.
+fn checkpoint(replica: &Path) -> Result<LogEnd, String> {
+    let conn = rest::look(replica)?;
+    rest::check_copies(&conn)?;
+    conn.query_row("SELECT coalesce(epoch, 0), coalesce(seq, 0) FROM __cdc_checkpoints", [], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
+    .map_err(|error| error.to_string())
 }
 
 /// How many windows the replica has applied.
