@@ -3,7 +3,7 @@
 //! # The life of a change
 //!
 //! 1. An application commits. In its own transaction the triggers that [`capture::trigger_sql`] wrote append the key of
-//!    each changed row to the change log, `__cdc_log`.
+//!    each changed row to the change log, `__cdc_log`, and with `images: full` the row before and after.
 //! 2. [`capture::wake`] sees SQLite write its WAL; `node::upkeep` checks that something was committed and ticks the
 //!    [`replicate::feed`].
 //! 3. [`replicate::sender`] asks the feed for a window. On the reader's thread [`capture::reader`] opens one read

@@ -23,7 +23,8 @@ pub enum CheckpointVerdict {
     },
 }
 
-/// The last entry of an epoch that ended because the log was full.
+/// The last entry of an epoch that ended because the log was full; the largest number, without a fingerprint, where the log
+/// was dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EpochBefore {
     pub epoch: i64,

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 use super::Error;
-use crate::model::{Clock, Epoch, NodeId, Position};
+use crate::model::{Clock, Epoch, LogTail, NodeId, Position};
 use crate::sqlite::store;
 
 /// What a CloudQuery destination is called in `kind`.
@@ -27,6 +27,15 @@ pub struct Consumer {
     pub position: Option<Position>,
     /// Whether what it has not read may be gone: it is copied anew when it returns.
     pub cut_off: bool,
+}
+
+impl Consumer {
+    /// Changes of a log of that epoch that it has not read, as far as `tail` tells; `None` where its position is none of this
+    /// log.
+    pub fn changes_behind(&self, epoch: Epoch, tail: &LogTail) -> Option<u64> {
+        let position = self.position.filter(|position| position.epoch == epoch && !self.cut_off)?;
+        Some(tail.changes(position.seq, tail.head()))
+    }
 }
 
 /// Everyone who reads the log, by name.

@@ -108,7 +108,7 @@ pub enum ReadOutcome {
     Nothing {
         /// The log's last sequence number.
         head: i64,
-        /// How far the peer's knowledge of our log is applied here; see [`WindowEnd::seen`].
+        /// How far the peer's log is applied here; see [`WindowEnd::seen`].
         seen: i64,
         /// Whether the copy that was asked for waits for the peer's own.
         yielded: bool,

@@ -15,7 +15,7 @@ use crate::admin::{self, ConsumerLock, Request};
 use crate::capture::consumers::{self, Consumer, EVENTS};
 use crate::capture::{self, change_log};
 use crate::model::{Epoch, LogTail};
-use crate::sqlite::{self, Role};
+use crate::sqlite::{self, Role, store};
 
 /// `twinlite consumers`.
 #[derive(Clone, Debug, Args)]
@@ -70,8 +70,9 @@ fn list(target: &args::Target, form: Output) -> Result<()> {
     for target in targets(target)? {
         let read = || -> Result<(Log, Vec<Consumer>)> {
             let connection = sqlite::open(&target.database, Role::Reader, false)?;
-            let (epoch, tail) = (capture::log_state(&connection)?.head.position.epoch, change_log::tail(&connection)?);
-            Ok(((epoch, tail), consumers::list(&connection)?))
+            let consumers = consumers::list(&connection)?;
+            let epoch = store::epoch(&connection)?.ok_or(capture::Error::NotInstalled)?;
+            Ok(((epoch, change_log::tail(&connection)?), consumers))
         };
         let (log, consumers) = read().with_context(|| target.database.display().to_string())?;
         found.extend(consumers.into_iter().map(|consumer| (log.clone(), consumer)));
@@ -90,19 +91,13 @@ fn list(target: &args::Target, form: Output) -> Result<()> {
 /// Which log, and its newest entries.
 type Log = (Epoch, LogTail);
 
-/// Changes that a consumer has not read; `None` where its position is none of this log.
-fn behind((epoch, tail): &Log, consumer: &Consumer) -> Option<u64> {
-    let position = consumer.position.filter(|position| position.epoch == *epoch && !consumer.cut_off)?;
-    Some(tail.changes(position.seq, tail.head()))
-}
-
 fn line((log, consumer): &(Log, Consumer)) -> Vec<String> {
     let shown = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
     vec![
         consumer.name.clone(),
         consumer.kind.clone(),
         shown(consumer.position.map(|position| position.seq.to_string())),
-        shown(behind(log, consumer).map(|changes| changes.to_string())),
+        shown(consumer.changes_behind(log.0, &log.1).map(|changes| changes.to_string())),
         if consumer.cut_off { "cut off".to_owned() } else { "kept for".to_owned() },
     ]
 }
@@ -115,7 +110,7 @@ fn whole((log, consumer): &(Log, Consumer)) -> serde_json::Value {
         "kind": consumer.kind,
         "position": consumer.position.map(position),
         "head": log.1.head(),
-        "behind": behind(log, consumer),
+        "behind": consumer.changes_behind(log.0, &log.1),
         "cut_off": consumer.cut_off,
     })
 }

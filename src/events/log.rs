@@ -1,7 +1,6 @@
 //! Reads what is next for a consumer, on a thread of its own: in one read transaction the log up to its end, and then the
 //! next rows of a table that is being given.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use super::bootstrap::Copies;
 use crate::capture::events::{EventCatalog, EventRequest, RowsRequest, clip, read_events, read_rows};
 use crate::capture::{self, ReadError, change_log};
 use crate::model::{Clock, Epoch, Event, Operation, Selection, TableId};
+use crate::sqlite::generations::Generations;
 use crate::sqlite::{self, Role, store};
 
 /// Events that one read of the log gives at most, and rows of a table, so that what is in memory is bounded. A read goes on
@@ -126,15 +126,9 @@ impl Log {
         if standing.copies.are_done() {
             return Ok(());
         }
-        let mut newest: HashMap<TableId, TableId> = HashMap::new();
-        for table in capture::tables(&self.connection)? {
-            if !selection.has(&table.schema_name) {
-                continue;
-            }
-            newest.extend(table.ancestors.iter().map(|id| (*id, table.id)));
-            newest.insert(table.id, table.id);
-        }
-        Arc::make_mut(&mut standing.copies).follow(|id| newest.get(&id).copied());
+        let generations = Generations::read(&self.connection)?;
+        let is_wanted = |id: &TableId| generations.newest.get(id).is_some_and(|table| selection.has(&table.name));
+        Arc::make_mut(&mut standing.copies).follow(|id| generations.became.get(&id).copied().filter(is_wanted));
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use crate::telemetry::{EventsReport, EventsState, StatusReport, TableReport, Tab
 pub fn consumers(connection: &Connection, database: &Path) -> Result<Vec<EventsReport>, capture::Error> {
     let (tail, epoch) = (change_log::tail(connection)?, store::epoch(connection)?);
     let report = |one: consumers::Consumer| {
-        let position = one.position.filter(|position| Some(position.epoch) == epoch && !one.cut_off);
+        let changes_behind = epoch.and_then(|epoch| one.changes_behind(epoch, &tail));
         let lost = one.cut_off.then(|| Error::EventsLost { consumer: one.name.clone() }.trouble());
         let state =
             if ConsumerLock::is_held(database, &one.name) { EventsState::Running } else { EventsState::Offline };
@@ -28,7 +28,7 @@ pub fn consumers(connection: &Connection, database: &Path) -> Result<Vec<EventsR
             state,
             position: one.position.map(Into::into),
             head: Some(tail.head()),
-            changes_behind: position.map(|position| tail.changes(position.seq, tail.head())),
+            changes_behind,
             events: 0,
             last_success_ms: None,
             failing_since_ms: None,

@@ -5,7 +5,8 @@
 //! and only the ranges that differ are sent. What the receiver alone decides upon it asks for ([`Copies::need`]).
 //!
 //! Invariants:
-//! * At most one digest of a table is unanswered, and the table's progress never passes it.
+//! * At most one digest of a table is waited for, and the table's progress never passes it. The answer to one of a copy that
+//!   began anew since moves nothing.
 //! * Ranges of a table ascend without gaps.
 
 use std::collections::BTreeMap;

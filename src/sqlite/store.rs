@@ -51,8 +51,8 @@ pub mod meta_key {
     pub const NODE_ID: &str = "node_id";
     /// Integer: the log's epoch.
     pub const EPOCH: &str = "epoch";
-    /// Text, JSON: epochs that ended because the log was full, with the last entry of each; a checkpoint in one of them
-    /// is merely cut off, not diverged.
+    /// Text, JSON: epochs that ended, with the last entry of each where the log was full, and none known where the log was
+    /// dropped; a checkpoint in one of them is merely cut off, not diverged.
     pub const EPOCHS_BEFORE: &str = "epochs_before";
     /// Integer, ms since 1970: the hybrid clock.
     pub const HLC: &str = "hlc";
