@@ -13,7 +13,7 @@ use super::feed::Feed;
 use super::receiver::{Arrival, Assembly, Receiver, WINDOWS_WAITING_MAX, unfinished};
 use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, Start, WindowShape};
 use super::session::{End, agree};
-use crate::capture::source::ChangeSource;
+use crate::capture::source::{ChangeSource, TwoWay};
 use crate::link::{self, Frame, FrameSink, FrameStream, Heartbeat, Hello};
 use crate::model::{Clock, Epoch, Position};
 use crate::telemetry::{Heard, LinkHandle, LinkState};
@@ -187,7 +187,9 @@ async fn sender<S: ChangeSource>(
     let held = theirs.held.as_ref().filter(|_| start.held_counts).map_or(&[][..], |held| &held.tables);
     let compression = agree(end.settings.compression, &theirs.compressions);
     let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
-    let (name, two_way) = (&end.settings.peer_name, end.two_way(theirs));
+    let name = &end.settings.peer_name;
+    // Counted from what is here now: a window that an earlier session brought may be applied and not acknowledged.
+    let two_way = end.two_way(theirs).map(|way| TwoWay { windows_before: ours.windows, ..way });
     // Where both ends write, what the peer has seen counts, not what it has applied.
     let kept_from = match two_way {
         Some(_) => Position { seq: ours.seen, ..start.from.position },
@@ -298,6 +300,7 @@ mod tests {
             to: at,
             head: 0,
             seen: 0,
+            applied: 0,
             whole: true,
             last_part: true,
             markers: Vec::new(),

@@ -89,7 +89,7 @@ impl World {
         let mut step = link.copies.step(bounds);
         let mut again = true;
         loop {
-            let request = request(link, (step.clone(), TwoWay { peer, yields: node.id > peer }));
+            let request = request(link, (step.clone(), TwoWay { peer, yields: node.id > peer, windows_before: 0 }));
             let mut items = Vec::new();
             let outcome = node.reader.read(&request, &mut |item| {
                 items.push(item);
