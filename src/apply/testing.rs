@@ -180,6 +180,7 @@ impl Peer {
             to,
             head: self.seq,
             seen: 0,
+            applied: 0,
             whole: true,
             last_part: true,
             markers: Vec::new(),

@@ -102,6 +102,8 @@ impl ChangeSource for LogReader {
 struct KnownOfPeer {
     /// Up to where its log is applied here.
     seen: i64,
+    /// How many of its windows of this session are applied here.
+    applied: u64,
     /// Whether a copy from it is unfinished.
     copying: bool,
     /// Whether one that replaces lost history is.
@@ -167,9 +169,10 @@ impl Window<'_> {
     fn known_of_peer(&self) -> Result<KnownOfPeer, Error> {
         let Some(way) = self.request.two_way else { return Ok(KnownOfPeer::default()) };
         let seen = store::applied_seq(self.connection, way.peer)?;
+        let applied = store::windows_applied(self.connection, way.peer)?.saturating_sub(way.windows_before);
         let copying = store::copy_unfinished(self.connection, way.peer)?;
         let copying_lost = copying && store::lost_copy_unfinished(self.connection, way.peer)?;
-        Ok(KnownOfPeer { seen, copying, copying_lost })
+        Ok(KnownOfPeer { seen, applied, copying, copying_lost })
     }
 
     /// The copy that was asked for, if its table is still there.
@@ -201,6 +204,7 @@ impl Window<'_> {
             to: self.checkpoint(entries.last_seq)?,
             head,
             seen: known.seen,
+            applied: known.applied,
             whole: !known.copying,
             last_part: entries.last_seq >= head,
             markers: entries.markers.clone(),

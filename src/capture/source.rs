@@ -62,6 +62,8 @@ pub struct TwoWay {
     /// Whether a copy to it waits while one from it is unfinished here. Of two copies that began at once, the one from
     /// the smaller node id goes first.
     pub yields: bool,
+    /// How many windows of the peer were ever applied here when the session began; see [`WindowEnd::applied`].
+    pub windows_before: u64,
 }
 
 /// A piece of a table's copy: the rows with keys above `low`.

@@ -117,6 +117,7 @@ impl TryFrom<proto::Commit> for Commit {
             to: checkpoint(commit.to)?,
             head: commit.head,
             seen: commit.seen,
+            applied: commit.applied,
             whole: commit.whole,
             last_part: commit.last_part,
             markers: ids(commit.markers),

@@ -92,6 +92,7 @@ fn window_end() -> WindowEnd {
         to: Checkpoint { position: position(0), ts_ms: i64::MAX, fingerprint: 1 },
         head: 12,
         seen: -1,
+        applied: u64::MAX,
         whole: true,
         last_part: false,
         markers: vec![TableId(i64::MIN), TableId(0)],

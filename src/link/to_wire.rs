@@ -124,6 +124,7 @@ impl From<&Commit> for proto::Commit {
             to: Some(end.to.into()),
             head: end.head,
             seen: end.seen,
+            applied: end.applied,
             whole: end.whole,
             last_part: end.last_part,
             markers: ids(&end.markers),

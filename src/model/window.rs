@@ -173,6 +173,8 @@ pub struct WindowEnd {
     pub head: i64,
     /// How far, in that transaction, the sender had applied the receiver's log.
     pub seen: i64,
+    /// How many of the receiver's windows of this session it had applied in that transaction; 0 one way.
+    pub applied: u64,
     /// Whether no copy from the receiver is unfinished at the sender.
     pub whole: bool,
     /// Whether the window ends where the log ended; otherwise it is a part of one, and the replica is between

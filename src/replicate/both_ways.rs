@@ -22,10 +22,12 @@ use crate::telemetry::failpoint;
 const VERDICT_WAIT: Duration = Duration::from_secs(30);
 
 impl<S: ChangeSource> End<S> {
-    /// What windows to this peer say besides, where both ends send.
+    /// What windows to this peer say besides, where both ends send. How many of its windows were here before, whoever begins
+    /// to send fills in.
     pub(super) fn two_way(&self, theirs: &Hello) -> Option<TwoWay> {
         let both = self.sends() && self.receives() && theirs.sends && theirs.receives;
-        both.then_some(TwoWay { peer: theirs.node, yields: self.settings.our_id > theirs.node })
+        let (peer, yields) = (theirs.node, self.settings.our_id > theirs.node);
+        both.then_some(TwoWay { peer, yields, windows_before: 0 })
     }
 
     /// Whether no row of the link's tables is here.

@@ -13,7 +13,7 @@ use super::feed::Feed;
 use super::receiver::{Arrival, Assembly, Receiver, WINDOWS_WAITING_MAX, unfinished};
 use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, Start, WindowShape};
 use super::session::{End, agree};
-use crate::capture::source::ChangeSource;
+use crate::capture::source::{ChangeSource, TwoWay};
 use crate::link::{self, Frame, FrameSink, FrameStream, Heartbeat, Hello};
 use crate::model::{Clock, Epoch, Position};
 use crate::telemetry::{Heard, LinkHandle, LinkState};
@@ -66,7 +66,7 @@ impl Halves {
         };
         if let (Some(feed), Some(start)) = (&end.feed, start) {
             heart.epoch = Some(start.from.position.epoch);
-            let sender = sender(end, feed, sink, (theirs, start)).await?;
+            let sender = sender(end, feed, sink, (theirs, ours, start)).await?;
             let (answers, taken) = mpsc::channel(ANSWERS_WAITING_MAX);
             halves.answers = Some(answers);
             heart.sent = Some(sender.state());
@@ -183,12 +183,14 @@ async fn sender<S: ChangeSource>(
     end: &End<S>,
     feed: &Arc<Feed<S>>,
     sink: &FrameSink,
-    (theirs, start): (&Hello, Start),
+    (theirs, ours, start): (&Hello, &crate::apply::Held, Start),
 ) -> Result<Sender<S>, Error> {
     let held = theirs.held.as_ref().filter(|_| start.held_counts).map_or(&[][..], |held| &held.tables);
     let compression = agree(end.settings.compression, &theirs.compressions);
     let shape = WindowShape { compression, ..end.settings.shape.narrowed(theirs)? };
-    let (name, two_way) = (&end.settings.peer_name, end.two_way(theirs));
+    let name = &end.settings.peer_name;
+    // Counted from what is here now: a window that an earlier session brought may be applied and not acknowledged.
+    let two_way = end.two_way(theirs).map(|way| TwoWay { windows_before: ours.windows, ..way });
     // Where both ends write, what the peer's windows have seen counts from here on, not what it has applied. Those of this
     // session are read after it held this checkpoint.
     let kept_from = start.from.position;
@@ -297,6 +299,7 @@ mod tests {
             to: at,
             head: 0,
             seen: 0,
+            applied: 0,
             whole: true,
             last_part: true,
             markers: Vec::new(),

@@ -190,11 +190,8 @@ impl Receiver {
     async fn apply_blocking(&self, arrived: Arrived) -> Result<Applied, Error> {
         let (peer, peer_name, rules) = (self.peer, self.peer_name.clone(), Arc::clone(&self.rules));
         // Two copies that cross would swap what both ends have, if neither said what the other's changed here.
-        let copying_back = match self.sent.as_ref().map(|sent| *sent.borrow()) {
-            None => CopyingBack::No,
-            Some(sent) if sent.served => CopyingBack::UnderWay,
-            Some(sent) => sent.back,
-        };
+        let applied = arrived.commit.end.applied;
+        let copying_back = self.sent.as_ref().map_or(CopyingBack::No, |sent| sent.borrow().copying_back(applied));
         let now_ms = self.clock.now_ms();
         let work = move |applier: &mut Applier| {
             let Arrived { begin, items, commit, copy: _ } = arrived;

@@ -127,8 +127,20 @@ pub struct SenderState {
     pub back: CopyingBack,
     /// Whether a window was read in this session: what stands in ours from now on has no part in how the two met.
     pub begun: bool,
-    /// Whether any piece of a copy was sent in this session. The peer may have sent its own before that came.
-    pub served: bool,
+    /// The newest window of this session that brought a piece of a copy; 0: none. The peer may have sent its own before that
+    /// came.
+    pub served: u64,
+}
+
+impl SenderState {
+    /// What an applier of a window of the peer's must know of the copies to it. `applied`: how many of our windows of this
+    /// session the peer had applied when it read its window ([`crate::model::WindowEnd::applied`]).
+    ///
+    /// Two pieces cross where each was read before the other was applied. One end at least knows it when it applies the
+    /// other's, for each notes its own before that is sent; and it is enough that one says what it took as a change of its own.
+    pub fn copying_back(&self, applied: u64) -> CopyingBack {
+        if applied < self.served { CopyingBack::UnderWay } else { self.back }
+    }
 }
 
 struct InFlight {
@@ -255,7 +267,6 @@ impl<S: ChangeSource> Sender<S> {
 
     /// Reads and sends one window. Returns whether there may be more to read at once.
     async fn send_next(&mut self, step: Option<CopyStep>) -> Result<bool, Error> {
-        let served_before = self.state.borrow().served;
         if step.is_some() {
             self.note_copying();
         }
@@ -267,7 +278,6 @@ impl<S: ChangeSource> Sender<S> {
                 self.note(|state| (state.head, state.seen) = (quiet.head, quiet.seen));
                 self.yielding = quiet.yielded;
                 if quiet.yielded {
-                    self.note(|state| state.served = served_before);
                     return Ok(false);
                 }
                 // Or it would be asked for again at once, and again.
@@ -300,9 +310,9 @@ impl<S: ChangeSource> Sender<S> {
         Ok(!(read_now && window.read.end.last_part))
     }
 
-    /// Before a range is read: from here on what the peer's ranges change is said as our own.
+    /// Before a range is read: not every table is copied.
     fn note_copying(&self) {
-        self.note(|state| (state.copied, state.served) = (false, true));
+        self.note(|state| state.copied = false);
     }
 
     /// Takes in what a window says of tables. Returns whether a copy begins with it.
@@ -331,7 +341,13 @@ impl<S: ChangeSource> Sender<S> {
         let end = window.read.end.clone();
         self.sent = end.to;
         self.catalog = Some(window.read.catalog);
-        self.note(|state| (state.head, state.seen) = (end.head, end.seen));
+        let brings_piece = window.read.copied.is_some();
+        self.note(|state| {
+            (state.head, state.seen) = (end.head, end.seen);
+            if brings_piece {
+                state.served = self.number;
+            }
+        });
         let copies = window.read.copied.as_ref().is_some_and(|copied| !copied.as_digest && copied.rows > 0);
         self.in_flight.push_back(InFlight {
             brings: copies || begin.from != self.sent.position,

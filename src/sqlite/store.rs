@@ -206,6 +206,16 @@ pub fn applied_seq(connection: &Connection, peer: NodeId) -> rusqlite::Result<i6
     Ok(connection.prepare_cached(sql)?.query_row([peer.0], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
+/// How many windows of a peer were ever applied here.
+///
+/// # Errors
+/// SQLite's.
+pub fn windows_applied(connection: &Connection, peer: NodeId) -> rusqlite::Result<u64> {
+    let sql = "SELECT windows FROM main.__cdc_checkpoints WHERE peer = ?1";
+    let windows: Option<i64> = connection.prepare_cached(sql)?.query_row([peer.0], |row| row.get(0)).optional()?;
+    Ok(windows.unwrap_or(0).cast_unsigned())
+}
+
 /// Whether a copy of that peer's tables is unfinished here, or due.
 ///
 /// # Errors

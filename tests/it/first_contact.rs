@@ -139,3 +139,38 @@ fn rows_written_while_two_full_databases_meet_are_neither_lost_nor_taken_for_see
         }
     }
 }
+
+/// The first contact is a copy from `a`, over a connection that lives on. Long after it `b` makes its table anew with other
+/// values, of which no log says anything. That `a` had copied its own over this connection counted for ever: it took all that
+/// came for changes of its own and sent it back, above the versions of what `b` wrote meanwhile.
+#[test]
+fn a_table_that_is_copied_long_after_the_first_contact_is_not_sent_back() {
+    let mut nodes = Nodes::new(Place::new(), 2, &Settings::default());
+    let a = nodes.nodes[0].app();
+    a.execute_batch(TABLE).unwrap();
+    a.execute_batch(
+        "WITH n(i) AS (SELECT 1 UNION SELECT i + 1 FROM n WHERE i < 2000) INSERT INTO t SELECT i, 'old' FROM n",
+    )
+    .unwrap();
+    nodes.start();
+    nodes.assert_equal();
+    let b = nodes.nodes[1].app();
+    b.execute_batch("UPDATE t SET v = 'met' WHERE id = 1").unwrap();
+    nodes.assert_equal();
+    let end = "SELECT max(seq) FROM __cdc_log";
+    let logged = nodes.nodes[0].number(end);
+    b.execute_batch(
+        "BEGIN; CREATE TABLE n(id INTEGER PRIMARY KEY, v); INSERT INTO n SELECT id, 'new' FROM t; DROP TABLE t;
+         ALTER TABLE n RENAME TO t; COMMIT",
+    )
+    .unwrap();
+    for round in 0..100 {
+        b.execute_batch(&format!("UPDATE t SET v = 'newest' WHERE id % 100 = {round}")).unwrap();
+    }
+    nodes.assert_equal();
+    assert_eq!(nodes.nodes[0].number("SELECT count(*) FROM t WHERE v = 'newest'"), 2_000);
+    let rows_logged = format!("SELECT count(*) FROM __cdc_log WHERE seq > {logged} AND k0 IS NOT NULL");
+    assert_eq!(nodes.nodes[0].number(&rows_logged), 0, "what is copied here is not our own");
+    assert_eq!(nodes.nodes.iter().flat_map(recorded).collect::<Vec<_>>(), []);
+    nodes.stop();
+}

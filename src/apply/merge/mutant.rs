@@ -35,6 +35,10 @@ pub(crate) enum Mutant {
     ReaderDrift,
     /// The log's tail is not absorbed before a window is judged.
     NoAbsorb,
+    /// A range crosses a copy of our own only while there is more of that to be sent.
+    SentIsThere,
+    /// Every range crosses our own copies, for as long as the connection lasts.
+    NeverThere,
 }
 
 #[cfg(test)]

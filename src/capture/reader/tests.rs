@@ -44,7 +44,7 @@ fn each_row_says_which_entry_changed_it_and_whose_it_was() {
     let local = vec![Value::Integer(1), Value::Integer(1000), Value::Null, Value::Integer(1)];
     assert_eq!(said.with_versions(Upsert), [local.clone(), integers(&[400, 1234, 9, 2])]);
     db.request.after = 0;
-    db.request.two_way = Some(TwoWay { peer: NodeId(8), yields: false });
+    db.request.two_way = Some(TwoWay { peer: NodeId(8), yields: false, windows_before: 0 });
     assert_eq!(db.said().with_versions(Upsert), [local]);
 }
 
@@ -53,10 +53,21 @@ fn each_row_says_which_entry_changed_it_and_whose_it_was() {
 fn the_newest_entry_decides_whether_a_change_came_from_the_peer() {
     let mut db = Fixture::new("CREATE TABLE t(id INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1), (2); DELETE FROM t");
     db.run("UPDATE __cdc_log SET via = 8 WHERE seq IN (1, 4)");
-    db.request.two_way = Some(TwoWay { peer: NodeId(8), yields: false });
+    db.request.two_way = Some(TwoWay { peer: NodeId(8), yields: false, windows_before: 0 });
     let said = db.said();
     assert_eq!(said.rows(Delete), [integers(&[1])]);
     assert_eq!((said.window.changes, said.window.end.to.position.seq), (1, 4));
+}
+
+/// Of two copies that may cross, the receiver learns by it which of its own pieces the sender had.
+#[test]
+fn a_window_says_how_many_of_the_peers_were_applied_in_this_session() {
+    let mut db = Fixture::new("CREATE TABLE t(id INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1)");
+    db.run("INSERT INTO __cdc_checkpoints(peer, name, windows) VALUES (8, 'b', 5), (9, 'c', 70)");
+    assert_eq!(db.said().window.end.applied, 0, "one way");
+    db.request.two_way = Some(TwoWay { peer: NodeId(8), yields: false, windows_before: 3 });
+    db.request.after = 0;
+    assert_eq!(db.said().window.end.applied, 2);
 }
 
 /// P25: one key under two spellings is one change, and the row's own spelling is what travels.

@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use crate::capture::source::ReadWindow;
 use crate::link::{Begin, Commit, Frame};
-use crate::model::{Checkpoint, WindowItem};
+use crate::model::{Checkpoint, CopyingBack, WindowItem};
 use crate::replicate::copies::{Copies, Manner};
+use crate::replicate::sender::SenderState;
 
 /// What a node keeps in memory of sending to one peer, for one connection.
 pub(super) struct Link {
@@ -17,14 +18,24 @@ pub(super) struct Link {
     pub(super) catalog: Option<i64>,
     pub(super) copies: Copies,
     pub(super) number: u64,
+    /// The newest window with a piece of a copy.
+    pub(super) served: u64,
+    /// How many windows of the peer were applied here when the connection began.
+    pub(super) windows_before: u64,
     /// Our log, as far as the newest window applied from the peer had seen it.
     pub(super) seen: i64,
 }
 
 impl Link {
-    pub(super) fn at(sent: Checkpoint) -> Self {
-        let copies = Copies::new(&[], false, Manner::Merged);
-        Self { up: true, windows: VecDeque::new(), sent, catalog: None, copies, number: 0, seen: 0 }
+    pub(super) fn at(sent: Checkpoint, windows_before: u64) -> Self {
+        let (copies, windows) = (Copies::new(&[], false, Manner::Merged), VecDeque::new());
+        Self { up: true, windows, sent, catalog: None, copies, number: 0, served: 0, windows_before, seen: 0 }
+    }
+
+    /// As the sender says it to the receiver at its side.
+    pub(super) fn copying_back(&self, applied: u64) -> CopyingBack {
+        let (back, served) = (self.copies.back(), self.served);
+        SenderState { back, served, ..SenderState::default() }.copying_back(applied)
     }
 
     pub(super) fn cut(&mut self) {

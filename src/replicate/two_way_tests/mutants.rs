@@ -18,7 +18,7 @@ use By::{Scene, Seed};
 
 /// A history that notices, for each rule. Where the generator of histories changes, find them anew:
 /// `cargo test --lib mutants -- --ignored --nocapture`.
-const NOTICED_BY: [(Mutant, By); 15] = [
+const NOTICED_BY: [(Mutant, By); 17] = [
     (Mutant::NoVersion, Seed(1)),
     (Mutant::AckOnly, Seed(2)),
     (Mutant::NoSeen, Seed(12)),
@@ -34,6 +34,8 @@ const NOTICED_BY: [(Mutant, By); 15] = [
     (Mutant::BlindQuiet, Seed(12)),
     (Mutant::ReaderDrift, Seed(318)),
     (Mutant::NoAbsorb, Seed(0)),
+    (Mutant::SentIsThere, Scene(scenes::two_repairs_cross)),
+    (Mutant::NeverThere, Scene(scenes::a_copy_comes_long_after_one_was_sent)),
 ];
 
 fn fault(mutant: Mutant, seed: u64) -> Option<Fault> {

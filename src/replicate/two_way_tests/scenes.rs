@@ -56,18 +56,23 @@ pub(super) fn an_acknowledgement_overtakes_a_window() -> bool {
     a == b && a.get(&1).is_some_and(|row| row.id == 2)
 }
 
+/// A statement with which a node's application changes what no trigger logs.
+fn unlogged(world: &World, node: usize, sql: &str) -> String {
+    let app = &world.nodes[node].app;
+    let one = |sql: &str| app.query_row::<String, _, _>(sql, [], |row| row.get(0)).expect("triggers");
+    let triggers = one("SELECT group_concat(sql, ';') FROM sqlite_schema WHERE type = 'trigger'");
+    let drops = one("SELECT group_concat('DROP TRIGGER ' || name, ';') FROM sqlite_schema WHERE type = 'trigger'");
+    format!("{drops}; {sql}; {triggers}")
+}
+
 /// A copy takes a unique value from a row that its sender has otherwise by now, which comes with a later range.
 pub(super) fn a_value_moves_between_ranges() -> bool {
     let mut world = two(1);
     run(&mut world, 0, "INSERT INTO t VALUES (1, 1, 'x'), (3, 3, 'y')");
     settle(&mut world);
-    let app = &world.nodes[0].app;
-    let sql = "SELECT group_concat(sql, ';') FROM sqlite_schema WHERE type = 'trigger'";
-    let triggers: String = app.query_row(sql, [], |row| row.get(0)).expect("triggers");
-    let drops = "SELECT group_concat('DROP TRIGGER ' || name, ';') FROM sqlite_schema WHERE type = 'trigger'";
-    let drops: String = app.query_row(drops, [], |row| row.get(0)).expect("triggers");
     let unseen = "UPDATE t SET u0 = 'z', id = 4 WHERE k = 3; UPDATE t SET u0 = 'y', id = 2 WHERE k = 1";
-    run(&mut world, 0, &format!("{drops}; {unseen}; {triggers}"));
+    let unseen = unlogged(&world, 0, unseen);
+    run(&mut world, 0, &unseen);
     settle(&mut world);
     let (a, b) = states(&world);
     a == b && a.get(&3).is_some_and(|row| row.id == 4) && a.get(&1).is_some_and(|row| row.id == 2)
@@ -120,10 +125,81 @@ pub(super) fn a_row_is_written_amid_a_merge() -> bool {
     a == b && is_kept(&world, 10) && is_kept(&world, 20)
 }
 
+/// Rows that a range is sure to hold all of, as those of a small table.
+const WHOLE: usize = 10;
+
+/// a has once copied its table to b, over this connection. Now b missed something, so its table is copied to a, and its
+/// application writes a row of a range that is on its way. b had applied all of a's copy when it read that range, so nothing
+/// crosses: a took the range's rows for changes of its own, later than that write, which lost to them at both ends.
+pub(super) fn a_copy_comes_long_after_one_was_sent() -> bool {
+    let mut world = two(0);
+    run(&mut world, 0, "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)");
+    settle(&mut world);
+    assert!(world.resync(0));
+    settle(&mut world);
+    let logged = world.nodes[0].head();
+    let unseen = unlogged(&world, 1, "UPDATE t SET id = id + 10");
+    run(&mut world, 1, &unseen);
+    world.send(1, 0, WHOLE);
+    run(&mut world, 1, "UPDATE t SET id = 20 WHERE k = 1");
+    world.now += 10;
+    world.deliver(1, 0);
+    settle(&mut world);
+    let (a, b) = states(&world);
+    let is_newest = a == b && a.get(&1).is_some_and(|row| row.id == 20) && a.get(&2).is_some_and(|row| row.id == 12);
+    is_newest && world.nodes[0].head() == logged && are_without_conflict(&world)
+}
+
+fn are_without_conflict(world: &World) -> bool {
+    world.nodes.iter().all(|node| node.number("SELECT count(*) FROM __cdc_conflicts") == 0)
+}
+
+/// Two nodes with one row, which is another one at each, and nobody knows; both ends are asked to copy it. Both copies are on
+/// their way when the first of them arrives, and nothing is left of the other to be sent. Says whether both are one again.
+fn crossing(world: &mut World) -> bool {
+    for (node, id) in [(0, 10), (1, 20)] {
+        let no_limit = "UPDATE __cdc_meta SET value = -value WHERE key = 'capture_limit'";
+        run(world, node, &format!("BEGIN; {no_limit}; UPDATE t SET id = {id}; {no_limit}; COMMIT"));
+    }
+    assert!(world.resync(0) && world.resync(1));
+    world.send(0, 1, WHOLE);
+    world.send(1, 0, WHOLE);
+    settle(world);
+    let (a, b) = states(world);
+    a == b && is_kept(world, 10) && is_kept(world, 20)
+}
+
+/// Each end takes what the other had, if neither says it as a change of its own.
+pub(super) fn two_repairs_cross() -> bool {
+    let mut world = two(0);
+    run(&mut world, 0, "INSERT INTO t VALUES (1, 1)");
+    settle(&mut world);
+    crossing(&mut world)
+}
+
+/// The same where the connection before ended with a window applied whose answer was lost, and another lost itself: the
+/// windows' numbers begin anew, and so does the count of those that are applied.
+pub(super) fn two_repairs_cross_after_a_cut() -> bool {
+    let mut world = two(0);
+    settle(&mut world);
+    run(&mut world, 0, "INSERT INTO t VALUES (1, 1)");
+    world.send(0, 1, WHOLE);
+    run(&mut world, 0, "UPDATE t SET id = 2");
+    world.send(0, 1, WHOLE);
+    world.deliver(0, 1);
+    world.cut(0, 1);
+    world.connect(0, 1, false);
+    settle(&mut world);
+    crossing(&mut world)
+}
+
 #[test]
 fn what_is_rare_ends_well_too() {
     assert!(a_window_comes_while_the_log_is_full());
     assert!(a_row_is_written_amid_a_merge());
     assert!(an_acknowledgement_overtakes_a_window());
     assert!(a_value_moves_between_ranges());
+    assert!(a_copy_comes_long_after_one_was_sent());
+    assert!(two_repairs_cross());
+    assert!(two_repairs_cross_after_a_cut());
 }

@@ -57,7 +57,8 @@ impl World {
                 let from_peer = FromPeer::SeedWon { head, how: How::Replace };
                 world.agree((x, y), Decided { from_peer, to_peer: ToPeer::GoesOn }, false);
                 let sent = world.nodes[x].maintainer.log_state().expect("log").head;
-                world.nodes[x].links.insert(y, Link::at(sent));
+                let windows_before = world.windows_applied(x, y);
+                world.nodes[x].links.insert(y, Link::at(sent, windows_before));
             }
         }
         world
@@ -71,6 +72,11 @@ impl World {
             .applier
             .meet(&Meeting { peer, peer_name, from_peer, to_peer, our_head, is_first })
             .expect("meet");
+    }
+
+    /// How many windows of a peer's were ever applied at a node.
+    fn windows_applied(&self, at: usize, peer: usize) -> u64 {
+        crate::sqlite::store::windows_applied(&self.nodes[at].app, self.nodes[peer].id).expect("read")
     }
 
     /// Sets every clock.
@@ -94,7 +100,10 @@ impl World {
         let mut step = link.copies.step(bounds);
         let mut again = true;
         loop {
-            let request = request(link, (step.clone(), TwoWay { peer, yields: node.id > peer }));
+            let request = request(
+                link,
+                (step.clone(), TwoWay { peer, yields: node.id > peer, windows_before: link.windows_before }),
+            );
             let mut items = Vec::new();
             let outcome = node.reader.read(&request, &mut |item| {
                 items.push(item);
@@ -116,6 +125,7 @@ impl World {
                     if let Some(copied) = &window.copied {
                         let low = step.as_ref().and_then(|step| step.low.as_ref());
                         link.copies.sent(link.number, low, copied);
+                        link.served = link.number;
                     }
                     return;
                 }
@@ -149,11 +159,17 @@ impl World {
         if left_out(Mutant::AckOnly) {
             commit.end.seen = crate::sqlite::store::applied_seq(&self.nodes[a].app, self.nodes[b].id).expect("read");
         }
+        if left_out(Mutant::SentIsThere) {
+            commit.end.applied = u64::MAX;
+        }
+        if left_out(Mutant::NeverThere) {
+            commit.end.applied = 0;
+        }
         let rules = self.rules(a, b);
         let (peer, peer_name) = (self.nodes[a].id, name(a));
         let node = &mut self.nodes[b];
         let now_ms = node.clock.now_ms();
-        let copying_back = node.links[&a].copies.back();
+        let copying_back = node.links[&a].copying_back(commit.end.applied);
         let mut items = items.into_iter().map(Ok);
         let window = Window {
             peer,
@@ -243,12 +259,13 @@ impl World {
                 rows: table.rows,
             };
             let tables: Vec<HeldTable> = held.tables.iter().map(table).collect();
+            let windows_before = self.windows_applied(x, y);
             let link = self.nodes[x].links.get_mut(&y).expect("a link");
             // Every window that comes is read after this.
             let seen = sent.position.seq;
             let mode = if held.union { RangeMode::Union } else { RangeMode::Exact };
             let copies = Copies::new(&tables, anew, Manner::Merged).in_mode(mode);
-            *link = Link { copies, seen, ..Link::at(sent) };
+            *link = Link { copies, seen, ..Link::at(sent, windows_before) };
         }
     }
 
