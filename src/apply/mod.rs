@@ -21,6 +21,7 @@
 //! Not promised: that one window is one transaction of the source's; it is one or more, always whole, unless the link may
 //! split large windows; then [`Held::between_transactions`] says so until the last part is applied.
 
+mod ahead;
 mod applier;
 mod catalog;
 mod checkpoint;

@@ -260,10 +260,18 @@ struct InThisDatabase {
 
 impl Recapture for InThisDatabase {
     fn recapture(&mut self, conn: &rusqlite::Connection, ours: bool) -> Result<(), SourceError> {
-        let reconciled = capture::recapture(conn, &self.options, &*self.clock, ours)?;
-        for note in &reconciled.notes {
-            tracing::info!("{note}");
-        }
+        tell(&capture::recapture(conn, &self.options, &*self.clock, ours)?);
         Ok(())
+    }
+
+    fn recapture_ahead(&mut self, conn: &mut rusqlite::Connection) -> Result<(), SourceError> {
+        tell(&capture::reconcile(conn, &self.options, &*self.clock)?);
+        Ok(())
+    }
+}
+
+fn tell(reconciled: &capture::Reconciled) {
+    for note in &reconciled.notes {
+        tracing::info!("{note}");
     }
 }
