@@ -10,7 +10,7 @@ use super::catalog::Received;
 use super::checkpoint::{self, Copies};
 use super::file::{self, create_file, switch_to_wal};
 use super::merge::{self, Both, LogIndex, Watch};
-use super::{Applied, Error, Held, Meeting, Recapture, Window, ahead, mirror, user_triggers};
+use super::{Applied, Error, Held, Meeting, Recapture, Window, ahead, gone, mirror, user_triggers};
 use crate::model::{NodeId, Selection};
 use crate::sqlite::{self, Role};
 use crate::telemetry::failpoint;
@@ -98,6 +98,15 @@ impl Applier {
     #[cfg(test)]
     pub(super) fn connection(&mut self) -> &mut Connection {
         &mut self.conn
+    }
+
+    /// Forgets the peers that are not named, and whose copies into this database have not ended: no link receives from them
+    /// any more. Before anything is applied. Returns their names.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn forget_all_but(&self, names: &[String]) -> Result<Vec<String>, Error> {
+        gone::forget_all_but(&self.conn, names)
     }
 
     /// How many conflicts are recorded here.

@@ -30,6 +30,7 @@ mod copy;
 mod error;
 mod file;
 mod foreign;
+mod gone;
 pub(crate) mod merge;
 mod mirror;
 mod moves;

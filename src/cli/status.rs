@@ -105,7 +105,8 @@ pub fn offline(node: &NodeConfig) -> anyhow::Result<StatusReport> {
 }
 
 fn read_received(connection: &Connection, report: &mut StatusReport) -> rusqlite::Result<()> {
-    let mut links = connection.prepare("SELECT name, epoch, seq FROM __cdc_checkpoints ORDER BY name")?;
+    let mut links =
+        connection.prepare("SELECT name, epoch, seq FROM __cdc_checkpoints WHERE epoch NOT NULL ORDER BY name")?;
     let links = links.query_map([], |row| {
         let (name, position): (String, _) = (row.get(0)?, position(row.get(1)?, row.get(2)?));
         Ok(offline_link(name, Direction::Receive, position))
