@@ -10,7 +10,7 @@ use super::catalog::Received;
 use super::checkpoint::{self, Copies};
 use super::file::{self, create_file, switch_to_wal};
 use super::merge::{self, Both, LogIndex, Watch};
-use super::{Applied, Error, Held, Meeting, Recapture, Window, mirror, user_triggers};
+use super::{Applied, Error, Held, Meeting, Recapture, Window, ahead, gone, mirror, user_triggers};
 use crate::model::{NodeId, Selection};
 use crate::sqlite::{self, Role};
 use crate::telemetry::failpoint;
@@ -94,6 +94,21 @@ impl Applier {
         self.node
     }
 
+    /// Its connection.
+    #[cfg(test)]
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        &mut self.conn
+    }
+
+    /// Forgets the peers that are not named, and whose copies into this database have not ended: no link receives from them
+    /// any more. Before anything is applied. Returns their names.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn forget_all_but(&self, names: &[String]) -> Result<Vec<String>, Error> {
+        gone::forget_all_but(&self.conn, names)
+    }
+
     /// How many conflicts are recorded here.
     ///
     /// # Errors
@@ -132,9 +147,20 @@ impl Applier {
     }
 
     fn transact(&mut self, window: Window<'_>) -> Result<Applied, Error> {
-        let peer = window.peer;
-        user_triggers::look(&mut self.conn, self.triggers_at.entry(peer).or_default(), window.rules)?;
-        let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        let (peer, merges) = (window.peer, window.rules.merge.is_some());
+        let mut tries_left = if merges { ahead::TRIES_MAX } else { 0 };
+        let transaction = loop {
+            if tries_left > 0 {
+                let recapture = Watch(self.recapture.as_deref_mut());
+                ahead::look(&mut self.conn, self.node, &mut self.index, recapture)?;
+            }
+            user_triggers::look(&mut self.conn, self.triggers_at.entry(peer).or_default(), window.rules)?;
+            let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+            if tries_left == 0 || ahead::is_near(&transaction, self.index.as_ref())? {
+                break transaction;
+            }
+            tries_left -= 1;
+        };
         user_triggers::check(&transaction, self.triggers_at[&peer], window.rules)?;
         let begun = Instant::now();
         // Out of the map until the commit: what a failed transaction knew of the schema is not so.
@@ -142,15 +168,16 @@ impl Applier {
             Some(received) => received,
             None => Received::load(&transaction, peer)?,
         };
-        let merges = window.rules.merge.is_some();
         // The same: a failure takes back the temporary tables that it was made with, or what it absorbed.
         let mut index = self.index.take();
+        index.as_mut().map(LogIndex::take_entries_read);
         let both = Both { us: self.node, index: &mut index };
         let lent = (merges.then_some(both), Watch(self.recapture.as_deref_mut()));
         let mut applied = mirror::apply(&transaction, &mut received, window, lent)?;
         failpoint::hit(failpoint::APPLY_BEFORE_COMMIT);
         transaction.commit()?;
         applied.held_lock = begun.elapsed();
+        applied.absorbed = index.as_mut().map_or(0, LogIndex::take_entries_read);
         failpoint::hit(failpoint::APPLY_AFTER_COMMIT);
         self.peers.insert(peer, received);
         self.index = index;

@@ -21,6 +21,7 @@
 //! Not promised: that one window is one transaction of the source's; it is one or more, always whole, unless the link may
 //! split large windows; then [`Held::between_transactions`] says so until the last part is applied.
 
+mod ahead;
 mod applier;
 mod catalog;
 mod checkpoint;
@@ -29,6 +30,7 @@ mod copy;
 mod error;
 mod file;
 mod foreign;
+mod gone;
 pub(crate) mod merge;
 mod mirror;
 mod moves;

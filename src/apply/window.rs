@@ -28,14 +28,20 @@ pub struct LinkRules {
     pub merge: Option<MergeRules>,
 }
 
-/// Puts the capture of this database right when its schema has changed, inside the applier's own transaction.
+/// Puts the capture of this database right when its schema has changed.
 pub trait Recapture: Send {
-    /// Compares the schema with what is captured. `ours`: whether the change was the applier's own, so that nothing can
+    /// Compares the schema with what is captured, inside the applier's own transaction. `ours`: whether the change was the applier's own, so that nothing can
     /// have slipped through.
     ///
     /// # Errors
     /// Why it cannot be put right.
     fn recapture(&mut self, conn: &rusqlite::Connection, ours: bool) -> Result<(), SourceError>;
+
+    /// The same before the applier's transaction, in one of its own, after somebody else's change.
+    ///
+    /// # Errors
+    /// Why it cannot be put right, or not now.
+    fn recapture_ahead(&mut self, conn: &mut rusqlite::Connection) -> Result<(), SourceError>;
 }
 
 /// One window, as it came from a peer.
@@ -137,6 +143,8 @@ pub struct Applied {
     pub tables: Vec<TableStatus>,
     /// How long the write lock was held.
     pub held_lock: Duration,
+    /// Two-way: entries of our log that were read meanwhile.
+    pub absorbed: u64,
     /// Two-way: up to where the sender had applied our log, after which nothing may be pruned.
     pub seen: i64,
     /// Two-way: conflicts recorded.
@@ -157,6 +165,7 @@ impl Applied {
             notes: Vec::new(),
             tables: Vec::new(),
             held_lock: Duration::ZERO,
+            absorbed: 0,
             seen: 0,
             conflicts: Recorded::default(),
             logged: 0,

@@ -3,6 +3,10 @@
 //! `PRAGMA schema_version` tells that something changed; [`reconcile`] finds out what, makes triggers anew where they
 //! must be, and marks for a copy what may have been missed meanwhile. The decision is made, and long look-ups are done,
 //! before the write lock is taken; under it only the version is compared again.
+//!
+//! Who applies a peer's changes calls it for the same reason before its transaction. [`recapture`] is for inside: what the
+//! transaction itself changed needs no long look-up, and what somebody changed in the instant between the two is rare
+//! enough for one under the lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 

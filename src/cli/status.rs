@@ -105,7 +105,8 @@ pub fn offline(node: &NodeConfig) -> anyhow::Result<StatusReport> {
 }
 
 fn read_received(connection: &Connection, report: &mut StatusReport) -> rusqlite::Result<()> {
-    let mut links = connection.prepare("SELECT name, epoch, seq FROM __cdc_checkpoints ORDER BY name")?;
+    let mut links =
+        connection.prepare("SELECT name, epoch, seq FROM __cdc_checkpoints WHERE epoch NOT NULL ORDER BY name")?;
     let links = links.query_map([], |row| {
         let (name, position): (String, _) = (row.get(0)?, position(row.get(1)?, row.get(2)?));
         Ok(offline_link(name, Direction::Receive, position))
@@ -367,7 +368,7 @@ mod tests {
                  INSERT INTO __cdc_copies(peer, id, name, state, rows, rows_estimate) VALUES
                    (7, 3, 'b', 'copying', 10, 40), (7, 2, 'a', 'done', 5, 5), (7, 4, 'l', 'left', 5, 5);
                  CREATE TABLE __cdc_log(seq INTEGER PRIMARY KEY, ts, tbl, op);
-                 INSERT INTO __cdc_log(seq) VALUES (4), (9);
+                 INSERT INTO __cdc_log(seq, ts, op) VALUES (4, 1, 0), (9, 1, 0);
                  INSERT INTO __cdc_tables(id, name, columns, key, ddl, indexes) VALUES (1, 'c', '[]', '[]', '', '[]');
                  INSERT INTO __cdc_tables(id, name, replaces, columns, key, ddl, indexes) VALUES (2, 'c', 1, '[]', '[]', '', '[]');
                  INSERT INTO __cdc_consumers(name, kind, peer, epoch, seq, at) VALUES ('archive', 'link', 8, 1, 7, 86400000);",

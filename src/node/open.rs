@@ -57,6 +57,9 @@ pub async fn open(config: &Arc<NodeConfig>, board: &Board, surroundings: &Surrou
     } else {
         None
     };
+    if let Some(applier) = applier.as_ref().filter(|_| config.merges()) {
+        forget_gone(config, applier, board).await?;
+    }
     let mut opened = Opened { id: NodeId(0), feed: None, applier, installed: None, wake: None };
     if config.captures() {
         open_capture(config, board, surroundings, &mut opened).await?;
@@ -103,6 +106,22 @@ fn refuse_triggers_of(config: &NodeConfig, link: &LinkConfig) -> Result<()> {
          which is captured: both ends would write it, once by the trigger and once by the link; leave user_triggers off, \
          drop the trigger, or leave \"{writes}\" out by skip_tables"
     )
+}
+
+/// Forgets peers from which no link receives any more, amid their copies: those would never end.
+async fn forget_gone(config: &NodeConfig, applier: &Db<Applier>, board: &Board) -> Result<()> {
+    let receiving = config.links.iter().filter(|link| link.directions.receives());
+    let names: Vec<String> = receiving.map(|link| link.name.clone()).collect();
+    for peer in applier.call(move |applier| applier.forget_all_but(&names)).await?? {
+        let note = format!(
+            "no link receives from \"{peer}\" any more, and a copy of its tables into this database had not ended: how far \
+             it went is forgotten, what came of it stays; if the link returns, all its tables are copied again, or it asks for \
+             `seed` first"
+        );
+        tracing::warn!("{note}");
+        board.note(note);
+    }
+    Ok(())
 }
 
 async fn open_capture(
@@ -260,10 +279,18 @@ struct InThisDatabase {
 
 impl Recapture for InThisDatabase {
     fn recapture(&mut self, conn: &rusqlite::Connection, ours: bool) -> Result<(), SourceError> {
-        let reconciled = capture::recapture(conn, &self.options, &*self.clock, ours)?;
-        for note in &reconciled.notes {
-            tracing::info!("{note}");
-        }
+        tell(&capture::recapture(conn, &self.options, &*self.clock, ours)?);
         Ok(())
+    }
+
+    fn recapture_ahead(&mut self, conn: &mut rusqlite::Connection) -> Result<(), SourceError> {
+        tell(&capture::reconcile(conn, &self.options, &*self.clock)?);
+        Ok(())
+    }
+}
+
+fn tell(reconciled: &capture::Reconciled) {
+    for note in &reconciled.notes {
+        tracing::info!("{note}");
     }
 }

@@ -41,6 +41,7 @@ mod drift;
 mod emptied;
 mod events;
 mod first_contact;
+mod hub_links;
 mod hub_schema;
 mod link_faults;
 mod made_again;

@@ -28,6 +28,20 @@ impl Watch<'_> {
         if waits || has_moved(conn)? { self.recapture(conn, false) } else { Ok(()) }
     }
 
+    /// The same before the transaction, so that what takes long is not done under the write lock.
+    ///
+    /// # Errors
+    /// [`Error::Recapture`], or SQLite's.
+    pub(in super::super) fn notice_ahead(&mut self, conn: &mut Connection) -> Result<(), Error> {
+        if left_out(Mutant::ReaderDrift) || !has_moved(conn)? {
+            return Ok(());
+        }
+        match &mut self.0 {
+            Some(recapture) => recapture.recapture_ahead(conn).map_err(Error::Recapture),
+            None => Ok(()),
+        }
+    }
+
     /// Captures what our own changes of the schema have made, where there were any.
     ///
     /// # Errors
@@ -45,7 +59,7 @@ impl Watch<'_> {
 }
 
 /// Whether the schema is another one than the triggers were last compared with, where there are any.
-fn has_moved(conn: &Connection) -> Result<bool, Error> {
+pub(in super::super) fn has_moved(conn: &Connection) -> Result<bool, Error> {
     let compared: Option<i64> = store::meta(conn, meta_key::SCHEMA_VERSION)?;
     Ok(compared.is_some() && compared != Some(crate::sqlite::catalog::schema_version(conn)?))
 }

@@ -3,6 +3,9 @@
 //! Kept in a temporary table, which SQLite holds in memory while it is small and in a file when it is not, and which a
 //! transaction that fails takes back with everything else. It covers what is not pruned; it is made anew in a session
 //! whose schema moved, and otherwise only what the log has gained is absorbed.
+//!
+//! Whoever writes here waits while the applier holds the write lock, and a log may hold millions of entries. So they are
+//! read before, in a transaction that only reads ([`LogIndex::ahead`]); under the lock only what has come since is.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,6 +19,10 @@ use crate::sqlite::{self, LogOp, catalog, store, value_of};
 
 /// Columns of the log before the key's: seq, ts, tbl, op, origin, oseq, via.
 const COLUMNS_BEFORE_KEY: usize = 7;
+
+/// Entries that are read while the write lock is held, if it can be helped: some ten milliseconds. A longer tail is read
+/// before, for which a transaction that only reads is begun.
+pub(super) const TAIL_MAX: i64 = 1_000;
 
 /// Entries that may be pruned before the index drops them too: it costs a walk through the whole of it.
 const STALE_ENTRIES_MAX: i64 = 100_000;
@@ -55,6 +62,7 @@ pub(in super::super) struct LogIndex {
     entries_sql: String,
     key_columns: usize,
     schema: i64,
+    epoch: i64,
     /// The tables that refer to others or are referred to, in lower case.
     related: BTreeSet<String>,
     generations: Generations,
@@ -62,9 +70,33 @@ pub(in super::super) struct LogIndex {
     oldest: i64,
     newest_ts: i64,
     head: i64,
+    entries_read: u64,
 }
 
 impl LogIndex {
+    /// Brings the index up to the log's end, or makes it anew where the schema is another one, inside a transaction that
+    /// holds no lock: it only reads the database, for the index is in temporary tables, and all of it sees one moment.
+    ///
+    /// # Errors
+    /// SQLite's, or a log that is damaged.
+    pub(in super::super) fn ahead(conn: &Connection, us: NodeId, index: Option<Self>) -> Result<Self, Error> {
+        match index {
+            Some(mut index) if index.is_current(conn)? => index.absorb(conn).map(|()| index),
+            Some(_) | None => Self::open(conn, us),
+        }
+    }
+
+    /// Whether little is left to be read under the write lock: the schema and the log are those that this was read of, and
+    /// the log has not gained much.
+    pub(in super::super) fn is_near(&self, conn: &Connection) -> Result<bool, Error> {
+        Ok(self.is_current(conn)? && self.end_of_log(conn, "max")? - self.head <= TAIL_MAX)
+    }
+
+    /// How many entries were read since this was last asked.
+    pub(in super::super) fn take_entries_read(&mut self) -> u64 {
+        std::mem::take(&mut self.entries_read)
+    }
+
     /// Reads what is captured now, and brings the index up to the log's end, inside the caller's transaction.
     ///
     /// # Errors
@@ -82,12 +114,14 @@ impl LogIndex {
             entries_sql,
             key_columns,
             schema: catalog::schema_version(conn)?,
+            epoch: epoch_now(conn)?,
             related: foreign::related(conn)?,
             generations: Generations::read(conn)?,
             captured: HashMap::new(),
             oldest: 0,
             newest_ts: 0,
             head: 0,
+            entries_read: 0,
         };
         index.read_captured(conn)?;
         index.absorb(conn)?;
@@ -120,8 +154,7 @@ impl LogIndex {
 
     /// The oldest entry that is not pruned.
     pub(super) fn oldest_now(&self, conn: &Connection) -> rusqlite::Result<i64> {
-        let sql = format!("SELECT coalesce(min(seq), 0) FROM main.{}", self.log);
-        conn.prepare_cached(&sql)?.query_row([], |row| row.get(0))
+        self.end_of_log(conn, "min")
     }
 
     /// `ts` of the log's last entry.
@@ -134,9 +167,14 @@ impl LogIndex {
         !self.related.is_empty() && self.related.contains(&table.to_lowercase())
     }
 
-    /// Whether the schema is still the one that this was read at.
+    /// Whether the schema is still the one that this was read at, and the log too.
     pub(super) fn is_current(&self, conn: &Connection) -> rusqlite::Result<bool> {
-        Ok(catalog::schema_version(conn)? == self.schema)
+        Ok(catalog::schema_version(conn)? == self.schema && epoch_now(conn)? == self.epoch)
+    }
+
+    fn end_of_log(&self, conn: &Connection, which: &str) -> rusqlite::Result<i64> {
+        let sql = format!("SELECT coalesce({which}(seq), 0) FROM main.{}", self.log);
+        conn.prepare_cached(&sql)?.query_row([], |row| row.get(0))
     }
 
     /// The captured table of that name, if there is one.
@@ -147,11 +185,10 @@ impl LogIndex {
 
     /// Takes in what the log has gained since.
     pub(super) fn absorb(&mut self, conn: &Connection) -> Result<(), Error> {
-        let epoch = store::epoch(conn)?.map_or(0, |epoch| epoch.0);
         let state = "SELECT absorbed, oldest FROM temp.__cdc_index_state WHERE schema = ?1 AND epoch = ?2";
         let state: Option<(i64, i64)> = conn
             .prepare_cached(state)?
-            .query_row((self.schema, epoch), |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row((self.schema, self.epoch), |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let (absorbed, cleaned_to) = match state {
             Some(state) => state,
@@ -161,13 +198,9 @@ impl LogIndex {
                 (0, 0)
             }
         };
-        let end = |which: &str| -> rusqlite::Result<i64> {
-            let sql = format!("SELECT coalesce({which}(seq), 0) FROM main.{}", self.log);
-            conn.prepare_cached(&sql)?.query_row([], |row| row.get(0))
-        };
-        self.oldest = end("min")?;
-        self.head = end("max")?;
-        self.read_entries(conn, absorbed)?;
+        self.oldest = self.end_of_log(conn, "min")?;
+        self.head = self.end_of_log(conn, "max")?;
+        self.entries_read += self.read_entries(conn, absorbed)?;
         let mut cleaned = cleaned_to;
         if self.oldest - cleaned_to > STALE_ENTRIES_MAX {
             for table in ["index", "touched"] {
@@ -178,7 +211,7 @@ impl LogIndex {
         }
         if state.is_none() || self.head != absorbed || cleaned != cleaned_to {
             let sql = "INSERT OR REPLACE INTO temp.__cdc_index_state VALUES (1, ?1, ?2, ?3, ?4)";
-            conn.prepare_cached(sql)?.execute((self.head, cleaned, self.schema, epoch))?;
+            conn.prepare_cached(sql)?.execute((self.head, cleaned, self.schema, self.epoch))?;
         }
         let newest = format!("SELECT ts FROM main.{} WHERE seq = ?1", self.log);
         let newest: Option<i64> = conn.prepare_cached(&newest)?.query_row([self.head], |row| row.get(0)).optional()?;
@@ -186,10 +219,13 @@ impl LogIndex {
         Ok(())
     }
 
-    fn read_entries(&self, conn: &Connection, after: i64) -> Result<(), Error> {
+    /// Takes in the entries behind `after`, and says how many there were.
+    fn read_entries(&self, conn: &Connection, after: i64) -> Result<u64, Error> {
         let mut statement = conn.prepare_cached(&self.entries_sql)?;
         let mut rows = statement.query([after])?;
+        let mut count = 0;
         while let Some(row) = rows.next()? {
+            count += 1;
             let Some(op) = LogOp::of_code(row.get(3)?).filter(|op| op.names_a_key()) else { continue };
             let generation = TableId(row.get::<_, Option<i64>>(2)?.unwrap_or(0));
             let Some(id) = self.generations.readable.get(&generation) else { continue };
@@ -208,7 +244,7 @@ impl LogIndex {
             }
             put(conn, *id, &normal, &entry)?;
         }
-        Ok(())
+        Ok(count)
     }
 
     fn key_of(&self, row: &Row<'_>, columns: usize) -> Result<Key, Error> {
@@ -272,6 +308,11 @@ impl LogIndex {
         let sql = "SELECT 1 FROM temp.__cdc_index WHERE tbl = ?1 AND seq >= ?2 LIMIT 1";
         Ok(conn.prepare_cached(sql)?.exists((table.0, self.oldest))?)
     }
+}
+
+/// The log's epoch; 0 where nothing says it.
+fn epoch_now(conn: &Connection) -> rusqlite::Result<i64> {
+    Ok(store::epoch(conn)?.map_or(0, |epoch| epoch.0))
 }
 
 fn exists(conn: &Connection, captured: &Captured, key: &Key) -> Result<bool, Error> {

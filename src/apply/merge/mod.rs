@@ -34,7 +34,7 @@ mod table;
 mod tests;
 mod versions;
 
-pub(super) use both::{Both, Watch};
+pub(super) use both::{Both, Watch, has_moved};
 pub use decide::{MergeRules, Policies, Policy};
 pub(super) use index::LogIndex;
 pub use meet::{FromPeer, How, Meeting, ToPeer};

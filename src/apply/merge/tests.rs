@@ -1,7 +1,11 @@
 //! Windows merged one by one: clocks that are ahead, set back or standing still, and an index that only one end has. Time here
 //! is what a test says it is.
 
+use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
+
 use super::super::testing::{Peer, Replica, Said};
+use super::super::{Recapture, SourceError};
 use super::{How, MergeRules, Policies, Policy};
 use crate::model::{Fault, Key, NodeId, Value, Version};
 use crate::sqlite;
@@ -337,4 +341,113 @@ fn rows_that_gave_way_before_are_not_in_the_way_again() {
     );
     assert_eq!(rows, Ok("4v4 11v1 12v2 13v3".to_owned()));
     assert_eq!(pair.number("SELECT count(*) FROM __cdc_log WHERE op = 3"), 3, "each removal is logged once");
+}
+
+/// Before the applier begins its n-th transaction from here on, the application does something.
+fn before_transactions(pair: &mut Pair, meanwhile: impl Fn(u32, &Connection) + Send + 'static) {
+    let (app, mut begun) = (pair.replica.look(), 0);
+    let hook = move |context: AuthContext<'_>| {
+        if matches!(context.action, AuthAction::Transaction { operation: TransactionOperation::Begin }) {
+            begun += 1;
+            meanwhile(begun, &app);
+        }
+        Authorization::Allow
+    };
+    pair.replica.applier().connection().authorizer(Some(hook)).expect("authorizer");
+}
+
+const LOGGED: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+    INSERT INTO __cdc_log(ts, tbl, op, k0) SELECT 5, 1, 2, i FROM n";
+
+/// The log held millions of entries, kept for a peer that was away, and the first window of the node read all of it while
+/// the application waited for the write lock, longer than its busy timeout.
+#[test]
+fn under_the_lock_only_what_came_since_is_read() {
+    let mut pair = Pair::new();
+    pair.replica.run(LOGGED);
+    let mut round = 0;
+    let mut absorbed = |pair: &mut Pair, seen| {
+        round += 1;
+        let window = pair.said((1, &format!("x{round}")), 10, seen);
+        pair.replica.apply(window).expect("apply").absorbed
+    };
+    assert_eq!(absorbed(&mut pair, 0), 0, "the first window of a process");
+    let head = pair.head();
+    pair.write(2, "ours");
+    assert_eq!(absorbed(&mut pair, head), 1, "the tail");
+    pair.replica.run(LOGGED);
+    assert_eq!(absorbed(&mut pair, 0), 0, "a long tail");
+    pair.replica.run("VACUUM");
+    assert_eq!(absorbed(&mut pair, 0), 0, "the schema moved");
+
+    // The application writes between the transaction that reads and the one that writes.
+    pair.replica.run("VACUUM");
+    before_transactions(&mut pair, |nth, app| {
+        if nth == 2 {
+            app.execute_batch("INSERT INTO __cdc_log(ts, tbl, op, k0) VALUES (20, 1, 2, 1)").expect("log");
+        }
+    });
+    let (conflicts, head) = (pair.conflicts(), pair.head());
+    assert_eq!(absorbed(&mut pair, head), 1);
+    assert_eq!(pair.conflicts(), conflicts + 1, "what came between is concurrent");
+}
+
+#[test]
+fn what_moves_between_the_reading_and_the_lock_is_read_again_but_not_for_ever() {
+    let pruned = "DELETE FROM __cdc_log WHERE seq < 4000";
+    let anew = "CREATE TEMP TABLE kept AS SELECT * FROM __cdc_log ORDER BY seq DESC LIMIT 10;
+        DROP TABLE __cdc_log; CREATE TABLE __cdc_log(seq INTEGER PRIMARY KEY, ts, tbl, op, origin, oseq, via, k0);
+        INSERT INTO __cdc_log SELECT * FROM kept; UPDATE __cdc_meta SET value = 2 WHERE key = 'epoch'";
+    let another = "UPDATE __cdc_meta SET value = 2 WHERE key = 'epoch'; DELETE FROM __cdc_log WHERE seq < 5000";
+    for (meanwhile, concurrent) in [("VACUUM", 1), (LOGGED, 1), (pruned, 0), (anew, 0), (another, 0)] {
+        let mut pair = Pair::new();
+        pair.replica.run(LOGGED);
+        before_transactions(&mut pair, move |nth, app| {
+            if nth == 2 {
+                app.execute_batch(meanwhile).expect(meanwhile);
+            }
+        });
+        let window = pair.said((7, "x"), 10, 0);
+        let applied = pair.replica.apply(window).expect("apply");
+        assert_eq!((applied.absorbed, applied.conflicts.total()), (0, concurrent), "{meanwhile}");
+    }
+    let mut pair = Pair::new();
+    pair.replica.run(LOGGED);
+    before_transactions(&mut pair, |_, app| app.execute_batch("VACUUM").expect("VACUUM"));
+    let window = pair.said((7, "x"), 10, 0);
+    let applied = pair.replica.apply(window).expect("apply");
+    assert_eq!((applied.absorbed, applied.conflicts.total()), (5000, 1), "at last it is read under the lock");
+}
+
+/// Tells where capture is put right: before the transaction, or inside.
+struct Told(std::sync::mpsc::Sender<&'static str>);
+
+impl Recapture for Told {
+    fn recapture(&mut self, _: &Connection, _: bool) -> Result<(), SourceError> {
+        self.0.send("inside").map_err(SourceError::from)
+    }
+
+    fn recapture_ahead(&mut self, conn: &mut Connection) -> Result<(), SourceError> {
+        assert!(conn.is_autocommit());
+        store::set_meta(conn, meta_key::SCHEMA_VERSION, sqlite::catalog::schema_version(conn)?)?;
+        self.0.send("before").map_err(SourceError::from)
+    }
+}
+
+/// Whether appended columns are filled was looked up in whole tables while the write lock was held.
+#[test]
+fn after_somebody_elses_change_of_the_schema_capture_is_put_right_before_the_lock_is_taken() {
+    let mut pair = Pair::new();
+    let (told, heard) = std::sync::mpsc::channel();
+    pair.replica.applier().set_recapture(Box::new(Told(told)));
+    pair.hear((1, "a"), 10);
+    assert!(heard.try_iter().next().is_none(), "nothing is captured yet");
+    let look = pair.replica.look();
+    let version = sqlite::catalog::schema_version(&look).expect("version");
+    store::set_meta(&look, meta_key::SCHEMA_VERSION, version).expect("captured");
+    pair.hear((1, "b"), 11);
+    pair.replica.run("VACUUM");
+    pair.hear((1, "c"), 12);
+    pair.hear((1, "d"), 13);
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), ["before"]);
 }

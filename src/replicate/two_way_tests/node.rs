@@ -101,6 +101,10 @@ impl Recapture for InThisDatabase {
     fn recapture(&mut self, conn: &Connection, ours: bool) -> Result<(), SourceError> {
         capture::recapture(conn, &self.options, &*self.clock, ours).map(drop).map_err(SourceError::from)
     }
+
+    fn recapture_ahead(&mut self, conn: &mut Connection) -> Result<(), SourceError> {
+        capture::reconcile(conn, &self.options, &*self.clock).map(drop).map_err(SourceError::from)
+    }
 }
 
 /// Entries of the log that say a key was written: all that name one but touches.
