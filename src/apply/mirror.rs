@@ -3,6 +3,8 @@
 //! One way the peer's rows replace what is here: a mirror holds nothing that its source does not have. Where both ends
 //! write, [`super::merge`] decides what becomes of each row; all else is the same.
 
+mod due;
+
 use std::iter::Peekable;
 
 use rusqlite::Connection;
@@ -165,42 +167,6 @@ impl Work<'_> {
         let tables = self.received.targets.values().map(|target| (target.id, target.name.as_str()));
         let protection = Protection { peer, peer_name, on: rules.protect };
         self.applied.migrated |= protection.reconcile(self.conn, tables)?;
-        Ok(())
-    }
-
-    /// Where both ends write: tables whose copy was agreed on begin it. A table that is new between the two is compared, for
-    /// each end may have rows of it that were written before its triggers stood; but at a first contact that this end wins
-    /// only one that only the peer has.
-    fn settle_both(&mut self, begins_session: bool) -> Result<(), Error> {
-        if begins_session && merge::take_due(self.conn, self.frame.peer)? {
-            self.received.copies.begin_all_anew();
-            self.ask.clear();
-        } else if begins_session {
-            let fresh = self.received.copies.take_new();
-            if merge::take_won(self.conn, self.frame.peer)? {
-                self.received.copies.end_all();
-                for table in std::mem::take(&mut self.created) {
-                    self.received.copies.begin_asked(table, true);
-                    self.ask.push(table);
-                }
-            } else {
-                self.ask_for_fresh(fresh)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks for tables that are new between the two, but for those of which the peer asks for ours.
-    fn ask_for_fresh(&mut self, fresh: Vec<TableId>) -> Result<(), Error> {
-        for table in fresh {
-            let name = &self.target(table)?.name;
-            if merge::knew_our_table(self.conn, name, self.frame.end.seen)? {
-                self.received.copies.end(table);
-                self.ask.retain(|asked| *asked != table);
-            } else if !self.ask.contains(&table) {
-                self.ask.push(table);
-            }
-        }
         Ok(())
     }
 

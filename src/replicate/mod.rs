@@ -24,6 +24,8 @@ mod error;
 pub mod feed;
 mod halves;
 pub mod meeting;
+#[cfg(test)]
+mod meeting_tests;
 pub mod receiver;
 pub mod runner;
 pub mod sender;
