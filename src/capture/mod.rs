@@ -42,6 +42,7 @@ mod plan;
 mod progress;
 mod prune;
 mod resync;
+mod said;
 mod situation;
 mod snapshot;
 mod take_over;
@@ -73,6 +74,7 @@ pub use progress::{GivenTable, NOTHING_GIVEN, Progress, begin_at_head, note_posi
 pub use prune::{PruneRequest, Pruned, is_large, prune};
 pub use read_error::Error as ReadError;
 pub use resync::request_copy;
+pub use said::removed_lines;
 pub use take_over::take_over;
 pub use taken::{FIRST_CONSUMER, TAKEN_OVER, TakenEntry, claim_taken, forget_taken, read_taken};
 pub use teardown::teardown;

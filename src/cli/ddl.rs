@@ -6,7 +6,7 @@ use super::Outcome;
 use super::args::{Ddl, Resync};
 use super::target::{owner_or_here, targets};
 use crate::admin::Request;
-use crate::node::reconciled_lines;
+use crate::node::COPIED_AGAIN;
 
 /// Runs the script in one transaction with the triggers made anew.
 ///
@@ -21,7 +21,7 @@ pub async fn ddl(args: &Ddl) -> Result<Outcome> {
     for target in targets(&args.target)? {
         let here = sql.clone();
         owner_or_here(&target, Request::Ddl { sql: sql.clone() }, move |maintainer| {
-            Ok(reconciled_lines(&maintainer.run_ddl(&here)?))
+            Ok(maintainer.run_ddl(&here)?.lines(COPIED_AGAIN))
         })
         .await?;
     }

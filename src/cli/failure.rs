@@ -19,11 +19,7 @@ pub(super) fn message(error: &anyhow::Error) -> String {
     if let Some(faults @ engine::Error::Spec { .. }) = error.chain().find_map(|cause| cause.downcast_ref()) {
         return faults.to_string();
     }
-    let message = sqlite::said(error.as_ref());
-    match sqlite::advice(error.as_ref()) {
-        Some(advice) => format!("{message}; {advice}"),
-        None => message,
-    }
+    sqlite::said_with_advice(error.as_ref())
 }
 
 /// Usage and configuration are 2, everything else 1.

@@ -8,7 +8,6 @@ use super::target::{Target, check_globs, owner_or_here, targets, tear_down};
 use super::{Outcome, Usage};
 use crate::admin::Request;
 use crate::capture::{self, CaptureOptions, Images};
-use crate::node::installed_lines;
 use crate::sqlite::{self, Role};
 
 /// Installs the capture.
@@ -24,7 +23,7 @@ pub async fn setup(args: &Setup) -> Result<Outcome> {
                 true => maintainer.take_over()?,
                 false => (Vec::new(), maintainer.install()?),
             };
-            Ok(taken.into_iter().chain(installed_lines(&installed)).collect())
+            Ok(taken.into_iter().chain(installed.lines()).collect())
         })
         .await?;
     }

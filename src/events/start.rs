@@ -13,7 +13,7 @@ use super::keeper::Keeper;
 use super::{Engine, Error};
 use crate::admin::{self, Request, SetupRequest};
 use crate::capture::consumers::{self, EVENTS};
-use crate::capture::{self, CaptureOptions, Images, Maintainer, NOTHING_GIVEN, Progress, Retention};
+use crate::capture::{self, CaptureOptions, Images, Installed, Maintainer, NOTHING_GIVEN, Progress, Retention};
 use crate::model::{Checkpoint, Fault, NodeId, Selection};
 use crate::sqlite::catalog::{TableKind, table_list};
 use crate::sqlite::{Db, store};
@@ -199,11 +199,11 @@ fn asked_for(options: &CaptureOptions, wanted: &SetupRequest) -> CaptureOptions 
     options
 }
 
-/// Puts capture in place by a request, as the owner of a database does for others.
+/// Puts capture in place by a request, as the owner of a database does for others: what was taken over, and what was done.
 pub(super) fn install_as_asked(
     maintainer: &mut Maintainer,
     wanted: &SetupRequest,
-) -> Result<Vec<String>, capture::Error> {
+) -> Result<(Vec<String>, Installed), capture::Error> {
     let options = asked_for(maintainer.options(), wanted);
     let before = maintainer.options().clone();
     maintainer.set_options(CaptureOptions { change_images: wanted.change_images, ..options.clone() });
@@ -212,10 +212,7 @@ pub(super) fn install_as_asked(
         false => maintainer.install().map(|installed| (Vec::new(), installed)),
     };
     maintainer.set_options(if installed.is_ok() { options } else { before });
-    let (mut lines, installed) = installed?;
-    lines.extend(installed.did);
-    lines.extend(installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason)));
-    Ok(lines)
+    installed
 }
 
 async fn set_up(engine: &Engine, maintainer: &Db<Maintainer>, keeper: &Keeper) -> Result<(), Error> {
@@ -226,8 +223,9 @@ async fn set_up(engine: &Engine, maintainer: &Db<Maintainer>, keeper: &Keeper) -
     };
     let request = maintainer.call(read).await??;
     if keeper.owns() {
-        let lines = patiently(maintainer, move |maintainer| install_as_asked(maintainer, &request)).await?;
-        lines.iter().for_each(|line| tracing::info!("{line}"));
+        let install = move |maintainer: &mut Maintainer| install_as_asked(maintainer, &request);
+        let (taken, installed) = patiently(maintainer, install).await?;
+        taken.into_iter().chain(installed.news()).for_each(|line| tracing::info!("{line}"));
         return Ok(());
     }
     // What the owner has in place already needs no word of it.

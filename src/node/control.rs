@@ -7,11 +7,14 @@ use super::conflicts::settle;
 use super::{Ended, Parts, capture_options};
 use crate::admin::{Health, Request, Response, SetupRequest, serve_control};
 use crate::apply::conflicts;
-use crate::capture::{self, CaptureOptions, Images, Installed, Maintainer, Reconciled};
+use crate::capture::{self, CaptureOptions, Images, Maintainer};
 use crate::events::reports;
 use crate::model::Fault;
 use crate::sqlite;
 use crate::telemetry::StatusReport;
+
+/// What becomes of a table of which changes may have been missed.
+pub const COPIED_AGAIN: &str = "will be copied again, by digest";
 
 /// Answers requests on the owner's socket until the node stops.
 pub(super) async fn serve(socket: PathBuf, parts: Parts) {
@@ -53,7 +56,7 @@ async fn answer(parts: &Parts, request: Request) -> Response {
         Request::Resync { tables } => {
             with_maintainer(parts, move |maintainer| {
                 let tables = maintainer.request_copy(&tables)?;
-                Ok(tables.into_iter().map(|table| format!("{table}: will be copied again, by digest")).collect())
+                Ok(tables.into_iter().map(|table| format!("{table}: {COPIED_AGAIN}")).collect())
             })
             .await
         }
@@ -68,13 +71,13 @@ async fn answer(parts: &Parts, request: Request) -> Response {
                 Ok(Err(error)) => {
                     let conflict = error.chain().find_map(|cause| cause.downcast_ref::<conflicts::Error>());
                     let usage = conflict.is_some_and(|error| error.fault() == Fault::Usage);
-                    Response { usage, ..Response::failed(vec![said(&error)]) }
+                    Response { usage, ..Response::failed(vec![sqlite::said_with_advice(error.as_ref())]) }
                 }
                 Err(error) => Response::failed(vec![error.to_string()]),
             }
         }
         Request::Ddl { sql } => {
-            with_maintainer(parts, move |maintainer| Ok(reconciled_lines(&maintainer.run_ddl(&sql)?))).await
+            with_maintainer(parts, move |maintainer| Ok(maintainer.run_ddl(&sql)?.lines(COPIED_AGAIN))).await
         }
         Request::DropConsumers { names } => {
             let dropped = names.clone();
@@ -115,7 +118,7 @@ async fn set_up(parts: &Parts, wanted: SetupRequest) -> Response {
         let installed = maintainer.install();
         // A log of images satisfies who asks for keys: from here on the configuration agrees with either.
         maintainer.set_options(before);
-        Ok(installed_lines(&installed?))
+        Ok(installed?.lines())
     };
     with_maintainer(parts, install).await
 }
@@ -132,7 +135,7 @@ async fn with_maintainer(
         Ok(Err(error)) => {
             let capture = error.chain().find_map(|cause| cause.downcast_ref::<capture::Error>());
             let usage = capture.is_some_and(|error| error.fault() == Fault::Usage);
-            Response { usage, ..Response::failed(vec![said(&error)]) }
+            Response { usage, ..Response::failed(vec![sqlite::said_with_advice(error.as_ref())]) }
         }
         Err(error) => Response::failed(vec![error.to_string()]),
     }
@@ -144,14 +147,9 @@ async fn tear_down_replica(parts: &Parts) -> Response {
     let work = move || torn_down(&mut Maintainer::open(&database, CaptureOptions::default(), clock)?);
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(lines)) => Response::done(lines),
-        Ok(Err(error)) => Response::failed(vec![said(&error)]),
+        Ok(Err(error)) => Response::failed(vec![sqlite::said_with_advice(error.as_ref())]),
         Err(error) => Response::failed(vec![error.to_string()]),
     }
-}
-
-fn said(error: &anyhow::Error) -> String {
-    let said = sqlite::said(error.as_ref());
-    sqlite::advice(error.as_ref()).map_or_else(|| said.clone(), |advice| format!("{said}; {advice}"))
 }
 
 /// Removes everything of ours, and says so for a person.
@@ -159,28 +157,5 @@ fn said(error: &anyhow::Error) -> String {
 /// # Errors
 /// The database cannot be written.
 pub fn torn_down(maintainer: &mut Maintainer) -> anyhow::Result<Vec<String>> {
-    let removed = maintainer.teardown()?;
-    if removed.is_empty() {
-        return Ok(vec!["nothing of Twinlite's is in this database".to_owned()]);
-    }
-    let removed = removed.into_iter().map(|object| format!("removed {object}"));
-    Ok(removed.chain(["the journal mode stays WAL".to_owned()]).collect())
-}
-
-/// What an installation did, for a person.
-pub fn installed_lines(installed: &Installed) -> Vec<String> {
-    let skipped = installed.skipped.iter().map(|table| format!("skipped {}: {}", table.name, table.reason));
-    let nothing = installed.did.is_empty().then(|| "nothing to do: the capture is in place".to_owned());
-    installed.did.iter().cloned().chain(nothing).chain(skipped).collect()
-}
-
-/// What a schema change meant, for a person.
-pub fn reconciled_lines(reconciled: &Reconciled) -> Vec<String> {
-    let mut lines = vec!["done".to_owned()];
-    lines.extend(reconciled.notes.iter().cloned());
-    let copied = reconciled.copied_again.iter();
-    lines.extend(copied.map(|(_, table)| format!("{table}: will be copied again, by digest")));
-    let skipped = reconciled.skipped.iter();
-    lines.extend(skipped.map(|table| format!("skipped {}: {}", table.name, table.reason)));
-    lines
+    Ok(capture::removed_lines(&maintainer.teardown()?))
 }

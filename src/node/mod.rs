@@ -15,7 +15,7 @@ mod running;
 mod upkeep;
 
 pub use conflicts::settle;
-pub use control::{installed_lines, reconciled_lines, torn_down};
+pub use control::{COPIED_AGAIN, torn_down};
 pub use foreign_keys::report as broken_report;
 pub use open::{Opened, capture_options};
 pub(crate) use running::Parts;

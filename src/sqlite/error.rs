@@ -178,6 +178,15 @@ pub fn said(error: &(dyn std::error::Error + 'static)) -> String {
     parts.join(": ")
 }
 
+/// The same, and what to do where SQLite's words leave that open.
+pub fn said_with_advice(error: &(dyn std::error::Error + 'static)) -> String {
+    let said = said(error);
+    match advice(error) {
+        Some(advice) => format!("{said}; {advice}"),
+        None => said,
+    }
+}
+
 /// What a person can do about what SQLite said, for what it says most often.
 pub fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let mut cause = Some(error);
