@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Place, open, open_reader,
-    process::{Process, expect_code, expect_failure, quiesce, status},
+    process::{Process, expect_code, expect_failure, free_port, http_get, quiesce, status},
     random::Random,
     skipped,
     wait::{pause, until},
@@ -411,10 +411,13 @@ fn a_consumer_makes_room_for_a_node_and_goes_on_beside_it() {
     let out = place.file("events.json");
     let consumer = Process::cdc(&place.source(), &out, &["--setup", "--bootstrap", "--cdc", "-o", "json"], &[]);
     until_replayed(&place, &out);
-    let config = place.file("node.yaml");
+    let source = place.source().display().to_string();
+    let said = expect_code(0, &["setup", "--db", &source, "--images", "full"]);
+    assert!(said.contains("nothing to do"), "whoever owns the database says so: {said}");
+    let (config, admin) = (place.file("node.yaml"), format!("127.0.0.1:{}", free_port()));
     let text = format!(
-        "name: keeper\nspec: {{ connection_string: '{}' }}\ncapture: {{ images: full }}\nlinks: [{{ name: b, peer: 'localhost:9', directions: send }}]\n",
-        place.source().display()
+        "name: keeper\nspec: {{ connection_string: '{source}' }}\ncapture: {{ images: full }}\nadmin: {{ listen: '{admin}' }}
+links: [{{ name: b, peer: 'localhost:9', directions: send }}]\n",
     );
     std::fs::write(&config, text).unwrap();
     let node = Process::run(&config, &[]);
@@ -422,6 +425,12 @@ fn a_consumer_makes_room_for_a_node_and_goes_on_beside_it() {
         true => Ok(()),
         false => Err("not yet".to_owned()),
     });
+    let health: serde_json::Value = serde_json::from_str(&http_get(&admin, "/status.json").unwrap().1).unwrap();
+    assert_eq!(
+        (&health["events"][0]["name"], &health["events"][0]["state"]),
+        (&"cdc".into(), &"running".into()),
+        "{health}"
+    );
     (0..20).for_each(|_| write(&conn, &mut random));
     conn.execute_batch("ALTER TABLE t RENAME COLUMN v TO x; ALTER TABLE t RENAME COLUMN x TO v").unwrap();
     (0..20).for_each(|_| write(&conn, &mut random));
@@ -432,7 +441,6 @@ fn a_consumer_makes_room_for_a_node_and_goes_on_beside_it() {
     assert!(said.contains("has capture.images: full"), "{said}");
     // What the node has in place already needs none of its doing.
     cdc(&place, &["--setup", "--consumer", "x"]);
-    let source = place.source().display().to_string();
     expect_code(0, &["consumers", "drop", "x", "--db", &source]);
     let list = expect_code(0, &["consumers", "list", "--db", &source]);
     assert!(list.contains("cdc") && !list.contains("x  "), "{list}");
