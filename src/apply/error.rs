@@ -254,7 +254,7 @@ impl Error {
             Self::UniqueOnlyHere { .. } => "unique_only_here",
             Self::TriggerWrites { .. } => "user_triggers",
             Self::SchemaMoved => "schema_moved",
-            Self::Recapture(_) => "recapture",
+            Self::Recapture(source) => sqlite::word_of(source.as_ref()).unwrap_or("recapture"),
             Self::Create { .. } => "create",
             Self::Wal { .. } => "journal_mode",
         }

@@ -7,7 +7,7 @@
 //! * until where this end is blind towards it, with its name: what was copied because capture missed it is not known there
 //!   either when it is back, and so must be recorded where its rows overwrite it;
 //! * that a first contact with it was lost: what it overwrites here is recorded until all its copies are whole;
-//! * what it said of its schema, by which its tables are told from those of others.
+//! * what it said of its schema, by which its tables are told from those of others, and which of them were dropped here.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -56,7 +56,7 @@ fn find(conn: &Connection, names: &[String]) -> Result<Vec<(NodeId, String)>, Er
 }
 
 fn forget(transaction: &Transaction<'_>, peer: NodeId) -> rusqlite::Result<()> {
-    transaction.execute("DELETE FROM main.__cdc_copies WHERE peer = ?1", [peer.0])?;
+    transaction.execute("DELETE FROM main.__cdc_copies WHERE peer = ?1 AND state <> 'left'", [peer.0])?;
     for key in [meta_key::COPY_DUE, meta_key::SEED_WON, meta_key::UNION] {
         transaction.execute("DELETE FROM main.__cdc_meta WHERE key = ?1", [format!("{key}{}", peer.0)])?;
     }
@@ -76,7 +76,7 @@ mod tests {
           (1, 'linked', 5, 10, 1, 1, 3, 0, 0), (2, 'amid', 5, 20, 1, 1, 4, 99, 7), (3, 'whole', 5, 30, 1, 1, 5, 0, 0),
           (4, 'due', 5, 40, 1, 1, 6, 0, 0);
         INSERT INTO __cdc_copies(peer, id, name, state) VALUES
-          (1, 1, 't', 'copying'), (1, 2, 'u', 'pending'), (2, 1, 't', 'done'), (2, 2, 'u', 'pending'), (3, 1, 't', 'done'),
+          (1, 1, 't', 'copying'), (1, 2, 'u', 'pending'), (2, 1, 't', 'done'), (2, 2, 'u', 'pending'), (2, 3, 'dropped', 'left'), (3, 1, 't', 'done'),
           (4, 1, 't', 'done'), (7, 1, 't', 'to give'), (8, 1, 't', 'copying');
         INSERT INTO __cdc_consumers(name, kind, peer) VALUES
           ('linked', 'link', 1), ('amid', 'link', 2), ('handler', 'events', 7), ('sink', 'cloudquery', 8), ('met', 'events', NULL);
@@ -105,9 +105,12 @@ mod tests {
         let linked = ["linked".to_owned()];
         assert_eq!(forget_all_but(&conn, &linked).expect("forget"), ["amid", "due"]);
         let gone =
-            ["checkpoint amid", "checkpoint due", "copies 2 2", "copies 4 1", "copy_due:4", "seed_won:2", "union:2"];
-        let stays: Vec<String> = before.iter().filter(|what| !gone.contains(&what.as_str())).cloned().collect();
+            ["checkpoint amid", "checkpoint due", "copies 2 3", "copies 4 1", "copy_due:4", "seed_won:2", "union:2"];
+        let mut stays: Vec<String> = before.iter().filter(|what| !gone.contains(&what.as_str())).cloned().collect();
         assert_eq!(before.len(), stays.len() + gone.len());
+        // That a table of its was dropped here.
+        stays.push("copies 2 1".to_owned());
+        stays.sort();
         assert_eq!(kept(&conn), stays);
         assert!(forget_all_but(&conn, &linked).expect("again").is_empty());
         assert_eq!(forget_all_but(&conn, &[]).expect("forget"), ["linked"]);

@@ -61,6 +61,8 @@ pub(super) fn apply<'a, 'w: 'a>(
     }
     if both.is_some() && !frame.is_one_way() {
         work.settle_both(begins_session)?;
+    } else if begins_session {
+        work.forget_meeting()?;
     }
     work.begin_marked_copies();
     if lost {

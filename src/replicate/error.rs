@@ -180,10 +180,14 @@ pub const HALTED: &str = "act on the message; the link then goes on by itself wi
 
 /// Troubles of a peer that pass by themselves, each with the direction, seen from here, that it stops. A lock that is held
 /// and a full disk stop the peer where it writes: what we send.
-const PASSING: [(&str, Option<Direction>); 7] = [
+const PASSING: [(&str, Option<Direction>); 11] = [
     ("busy", Some(Direction::Send)),
     ("disk_full", Some(Direction::Send)),
     ("spool", Some(Direction::Send)),
+    ("recapture", Some(Direction::Send)),
+    ("schema_moved", Some(Direction::Send)),
+    ("out_of_order", Some(Direction::Send)),
+    ("unknown_table", Some(Direction::Send)),
     ("position_gone", Some(Direction::Receive)),
     ("schema_restless", Some(Direction::Receive)),
     ("closed", None),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::feed::Feed;
-use super::receiver::{Arrival, Assembly, Receiver, WINDOWS_WAITING_MAX, unfinished};
+use super::receiver::{Arrival, Assembly, FirstWaits, Receiver, WINDOWS_WAITING_MAX, unfinished};
 use super::sender::{ANSWERS_WAITING_MAX, Answer, Sender, SenderState, Start, WindowShape};
 use super::session::{End, agree};
 use crate::capture::source::{ChangeSource, TwoWay};
@@ -85,7 +85,7 @@ impl Halves {
                 status: status.clone(),
                 unfinished: unfinished(&ours.tables),
                 sent: heart.sent.clone(),
-                copies_all: halves.two_way && start.is_some_and(|start| start.lost_history),
+                waits: first_waits(start.filter(|_| halves.two_way)),
                 seen_by_peer: end.feed.as_ref().filter(|_| halves.two_way).map(|feed| feed.acknowledger()),
                 clock: Arc::clone(&end.clock),
             };
@@ -175,6 +175,15 @@ impl Halves {
         let answers =
             self.answers.as_ref().ok_or(Error::Protocol { what: "an answer to an end that only receives" })?;
         answers.try_send(answer).map_err(|_| Error::Protocol { what: "more answers than there were windows" })
+    }
+}
+
+/// What the first window of a peer waits for, to which we begin there; `None` where not both ends send.
+fn first_waits(start: Option<Start>) -> FirstWaits {
+    match start {
+        Some(Start { lost_history: true, union: true, .. }) => FirstWaits::ForRead,
+        Some(Start { lost_history: true, union: false, .. }) => FirstWaits::ForApplied,
+        Some(Start { lost_history: false, .. }) | None => FirstWaits::Not,
     }
 }
 

@@ -126,11 +126,34 @@ pub struct Receiver {
     pub seen_by_peer: Option<Acknowledger>,
     /// What is sent to the peer, where both ends write.
     pub sent: Option<watch::Receiver<SenderState>>,
-    /// Whether all that is here is copied to the peer. Its first window may make tables that only it has: what is copied is
-    /// read before, or they would be copied to it empty.
-    pub copies_all: bool,
+    /// What the peer's first window waits for. It may make tables that only the peer has, and where all that is here is copied
+    /// to it, they would be copied to it empty.
+    pub waits: FirstWaits,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What a peer's first window waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstWaits {
+    /// Nothing: not all that is here is copied to the peer.
+    Not,
+    /// That our first window was read: what we copy leaves what only the peer has, as what it copies does here. Both ends
+    /// wait for this.
+    ForRead,
+    /// That the peer has applied our first window: from then on it is known what the copy replaces, also where the
+    /// connection is lost. The peer does not wait for this.
+    ForApplied,
+}
+
+impl FirstWaits {
+    fn is_over(self, sent: &SenderState) -> bool {
+        match self {
+            Self::Not => true,
+            Self::ForRead => sent.begun,
+            Self::ForApplied => sent.acks > 0,
+        }
+    }
 }
 
 impl Receiver {
@@ -139,11 +162,12 @@ impl Receiver {
     /// # Errors
     /// A window could not be applied; nothing of it is there then.
     pub async fn run(mut self, mut windows: mpsc::Receiver<Arrival>, stop: CancellationToken) -> Result<(), Error> {
-        if let Some(sent) = self.sent.as_mut().filter(|_| self.copies_all) {
+        if let Some(sent) = &mut self.sent {
+            let waits = self.waits;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 // Where the sender has ended, so has the session.
-                _ = sent.wait_for(|sent| sent.begun) => {}
+                _ = sent.wait_for(|sent| waits.is_over(sent)) => {}
             }
         }
         loop {

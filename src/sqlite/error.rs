@@ -121,16 +121,30 @@ impl Error {
             Self::RolledBack => "rolled_back",
             Self::NewerFormat { .. } => "newer_format",
             Self::Closed(_) => "closed",
-            Self::Open { .. } | Self::Statement { .. } | Self::Sqlite(_) => match self.code() {
-                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "busy",
-                Some(ErrorCode::DiskFull) => "disk_full",
-                Some(ErrorCode::ReadOnly) => "read_only",
-                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "corrupt",
-                Some(ErrorCode::ConstraintViolation) => "constraint",
-                _ => "sqlite",
-            },
+            Self::Open { .. } | Self::Statement { .. } | Self::Sqlite(_) => self.code().map_or("sqlite", code_word),
         }
     }
+}
+
+fn code_word(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => "busy",
+        ErrorCode::DiskFull => "disk_full",
+        ErrorCode::ReadOnly => "read_only",
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => "corrupt",
+        ErrorCode::ConstraintViolation => "constraint",
+        _ => "sqlite",
+    }
+}
+
+/// The word of what SQLite said, where that is among an error's causes.
+pub fn word_of(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    said_by_sqlite(error).map(|error| code_word(error.code))
+}
+
+/// What SQLite said, where that is the error or among its causes.
+fn said_by_sqlite<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rusqlite::ffi::Error> {
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 /// Whether what refused a statement is the statement itself or the rows, rather than a disk, a lock or the machine: only
@@ -189,14 +203,7 @@ pub fn said_with_advice(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// What a person can do about what SQLite said, for what it says most often.
 pub fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<rusqlite::ffi::Error>() {
-            return advice_for(error.code);
-        }
-        cause = error.source();
-    }
-    None
+    said_by_sqlite(error).and_then(|error| advice_for(error.code))
 }
 
 fn advice_for(code: ErrorCode) -> Option<&'static str> {

@@ -20,7 +20,7 @@ pub mod trigger_writes;
 mod value;
 
 pub use db::{Closed, Db};
-pub use error::{Error, advice, is_refusal, said, said_with_advice, still_in_transaction};
+pub use error::{Error, advice, is_refusal, said, said_with_advice, still_in_transaction, word_of};
 pub use log_op::LogOp;
 pub use open::{BUSY_TIMEOUT, Company, Role, in_memory, in_memory_as, look, open};
 pub use quote::{ident, literal};

@@ -12,27 +12,35 @@ fn run(conn: &Connection, sql: &str) {
 }
 
 /// It was made at the end whose rows win, empty, and taken for whole: the two differed for good, and were called live. Or it
-/// was emptied where its rows were.
+/// was emptied where its rows were, for the winner copied what it had just made, at once or when the two met again.
 #[test]
 fn a_table_that_only_the_loser_of_a_seed_has_comes_with_its_rows() {
-    let settings = Settings { link: "    seed: a\n".to_owned(), ..Settings::default() };
-    let mut nodes = Nodes::new(Place::new(), 2, &settings);
-    let [a, b] = [0, 1].map(|node| nodes.nodes[node].app());
-    for (conn, value) in [(&a, "a"), (&b, "b")] {
-        run(conn, &format!("CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, '{value}')"));
+    for dies_at in [None, Some("apply_before_commit=1"), Some("apply_after_commit=1"), Some("link_after_send=1")] {
+        let settings = Settings { link: "    seed: a\n".to_owned(), ..Settings::default() };
+        let mut nodes = Nodes::new(Place::new(), 2, &settings);
+        let [a, b] = [0, 1].map(|node| nodes.nodes[node].app());
+        for (conn, value) in [(&a, "a"), (&b, "b")] {
+            run(conn, &format!("CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, '{value}')"));
+        }
+        run(&b, "CREATE TABLE x(id INTEGER PRIMARY KEY, v); INSERT INTO x VALUES (1, 'one'), (2, 'two'), (3, 'three')");
+        if let Some(point) = dies_at {
+            nodes.nodes[1].start(&[("TWINLITE_FAILPOINT", point)]);
+            nodes.start();
+            nodes.nodes[1].until_it_died();
+        }
+        nodes.start();
+        nodes.assert_equal();
+        for node in &nodes.nodes {
+            assert_eq!(node.number("SELECT count(*) FROM x"), 3, "{}, {dies_at:?}", node.name);
+            let recorded = node.number("SELECT count(*) FROM __cdc_conflicts WHERE tbl = 'x'");
+            assert_eq!(recorded, 0, "{}, {dies_at:?}", node.name);
+        }
+        run(&a, "UPDATE x SET v = 'changed' WHERE id = 2; DELETE FROM x WHERE id = 3");
+        run(&b, "INSERT INTO x VALUES (4, 'four')");
+        nodes.assert_equal();
+        assert_eq!(nodes.nodes[1].number("SELECT count(*) FROM x WHERE v <> 'three'"), 3);
+        nodes.stop();
     }
-    run(&b, "CREATE TABLE x(id INTEGER PRIMARY KEY, v); INSERT INTO x VALUES (1, 'one'), (2, 'two'), (3, 'three')");
-    nodes.start();
-    nodes.assert_equal();
-    for node in &nodes.nodes {
-        assert_eq!(node.number("SELECT count(*) FROM x"), 3, "{}", node.name);
-        assert_eq!(node.number("SELECT count(*) FROM __cdc_conflicts WHERE tbl = 'x'"), 0, "{}", node.name);
-    }
-    run(&a, "UPDATE x SET v = 'changed' WHERE id = 2; DELETE FROM x WHERE id = 3");
-    run(&b, "INSERT INTO x VALUES (4, 'four')");
-    nodes.assert_equal();
-    assert_eq!(nodes.nodes[1].number("SELECT count(*) FROM x WHERE v <> 'three'"), 3);
-    nodes.stop();
 }
 
 /// Nobody asked for what the other end had kept of it. A row from before our triggers stood is kept or recorded, as in any

@@ -20,9 +20,7 @@ fn run(conn: &Connection, sql: &str) {
 fn lose_each_other(nodes: &mut Nodes, first: usize) {
     nodes.nodes[first].start(&[("TWINLITE_FAILPOINT", "meeting_kept_first=1")]);
     nodes.start();
-    let process = nodes.nodes[first].process.as_mut().unwrap();
-    until("one end to have kept what was decided", || process.ended().map(drop).ok_or_else(|| "it runs".to_owned()));
-    nodes.nodes[first].process = None;
+    nodes.nodes[first].until_it_died();
     nodes.start();
 }
 

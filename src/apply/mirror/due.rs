@@ -29,6 +29,13 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Where the peer only sends: what was agreed on while both did holds no more, or it would be due for ever.
+    pub(super) fn forget_meeting(&self) -> Result<(), Error> {
+        merge::take_due(self.conn, self.frame.peer)?;
+        merge::take_won(self.conn, self.frame.peer)?;
+        Ok(())
+    }
+
     /// Asks for tables that are new between the two, but for those of which the peer asks for ours.
     fn ask_for_fresh(&mut self, fresh: Vec<TableId>) -> Result<(), Error> {
         for table in fresh {

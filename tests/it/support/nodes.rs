@@ -42,6 +42,14 @@ impl Node {
         self.process.take().expect("it runs").kill();
     }
 
+    /// Waits until a failpoint that it was started with has killed it.
+    #[track_caller]
+    pub fn until_it_died(&mut self) {
+        let process = self.process.as_mut().expect("it was started");
+        until("the failpoint to be reached", || process.ended().map(drop).ok_or_else(|| "it runs".to_owned()));
+        self.process = None;
+    }
+
     /// A connection as an application has it.
     pub fn app(&self) -> Connection {
         open(&self.database)
