@@ -451,3 +451,28 @@ fn after_somebody_elses_change_of_the_schema_capture_is_put_right_before_the_loc
     pair.hear((1, "d"), 13);
     assert_eq!(heard.try_iter().collect::<Vec<_>>(), ["before"]);
 }
+
+/// The peer sent and received, met us, and only sends since before its first window came. Each session began with nothing held,
+/// so that all was copied again, and a copy was due for ever.
+#[test]
+fn what_was_agreed_on_while_both_sent_is_forgotten_where_one_sends_alone() {
+    for merges in [true, false] {
+        let mut pair = Pair::with_a_sender();
+        if !merges {
+            pair.replica.rules.merge = None;
+        }
+        let kept = [(meta_key::COPY_DUE, store::UNSETTLED), (meta_key::SEED_WON, 1)];
+        let kept = kept.map(|(key, value)| (format!("{key}{}", pair.peer.id.0), value));
+        for (key, value) in &kept {
+            store::set_meta(&pair.replica.look(), key, value).expect("meta");
+        }
+        let held = pair.replica.held();
+        assert!(held.checkpoint.is_none() && held.copy_due, "what is kept of it says nothing to the peer: {held:?}");
+        let window = pair.peer.next(pair.peer.catalog());
+        pair.replica.apply(window).expect("the first window");
+        let held = pair.replica.held();
+        assert!(held.checkpoint.is_some() && !held.copy_due, "{held:?}");
+        let left = |(key, _): &(String, i64)| store::meta::<i64>(&pair.replica.look(), key).expect("meta");
+        assert_eq!(kept.each_ref().map(left), [None, None]);
+    }
+}
