@@ -3,9 +3,6 @@
 //! Two that share a name would share a position, and each would be given half of the events. The lock decides, never the
 //! file: what a crash left is taken over.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,10 +10,8 @@ use tokio::time::{Instant, sleep};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Error;
-use super::owner::{MODE, beside, canonical, file_error, is_same};
-
-/// Times that a lock is tried whose holder is just leaving and removes the file under our hands.
-const ATTEMPTS_MAX: usize = 1_000;
+use super::lock_file::{LockFile, Seen, Wanted};
+use super::owner::{beside, canonical};
 
 /// For how long a consumer that is ending is waited for: a killed process is gone well within it, and who started a second
 /// one by mistake is told soon.
@@ -25,21 +20,17 @@ const ENDING_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether it has ended.
 const ENDING_LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Digits of a process id at most.
-const PID_BYTES_MAX: u64 = 20;
-
 /// The right to be the consumer of that name, until dropped.
 #[derive(Debug)]
 pub struct ConsumerLock {
-    lock: File,
-    path: PathBuf,
+    // Held for as long as this is.
+    _lock: LockFile,
 }
 
 impl ConsumerLock {
     /// Whether somebody is that consumer now. Who looks keeps nobody from becoming it.
     pub fn is_held(database: &Path, consumer: &str) -> bool {
-        let held = |lock: File| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
-        File::open(lock_path(&canonical(database), consumer)).is_ok_and(held)
+        matches!(LockFile::look(&lock_path(&canonical(database), consumer)), Ok(Seen::Held(_)))
     }
 
     /// Becomes that consumer, also where the one before is just ending: a process that is killed holds its lock for a moment
@@ -63,50 +54,22 @@ impl ConsumerLock {
     /// [`Error::ConsumerRuns`] where there is one, in this process or another; [`Error::File`].
     pub fn acquire(database: &Path, consumer: &str) -> Result<Self, Error> {
         let database = canonical(database);
-        let path = lock_path(&database, consumer);
-        let runs = |pid| Error::ConsumerRuns { database: database.clone(), consumer: consumer.to_owned(), pid };
-        for _ in 0..ATTEMPTS_MAX {
-            let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(MODE).open(&path);
-            let mut lock = open.map_err(file_error(&path, "open the consumer's lock file"))?;
-            match lock.try_lock() {
-                Ok(()) if is_same(&lock, &path) => {}
-                Ok(()) => continue,
-                // Somebody only looks.
-                Err(TryLockError::WouldBlock) if lock.try_lock_shared().is_ok() => {
-                    std::thread::yield_now();
-                    continue;
-                }
-                Err(TryLockError::WouldBlock) => return Err(runs(pid_in(lock))),
-                Err(TryLockError::Error(source)) => {
-                    return Err(file_error(&path, "lock the consumer's lock file")(source));
-                }
+        match LockFile::take(&lock_path(&database, consumer))? {
+            Wanted::Taken(mut lock) => {
+                lock.write(&std::process::id().to_string())?;
+                Ok(Self { _lock: lock })
             }
-            let written =
-                lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
-            written.map_err(file_error(&path, "write the consumer's lock file"))?;
-            return Ok(Self { lock, path });
+            Wanted::Held(by) => {
+                let pid = by.trim().parse().unwrap_or(0);
+                Err(Error::ConsumerRuns { database, consumer: consumer.to_owned(), pid })
+            }
         }
-        Err(runs(0))
     }
 }
 
 fn lock_path(database: &Path, consumer: &str) -> PathBuf {
     // A name may hold what a file's name may not.
     beside(database, &format!("-twinlite-{:016x}.lock", xxh3_64(consumer.as_bytes())))
-}
-
-impl Drop for ConsumerLock {
-    fn drop(&mut self) {
-        // What cannot be removed is stale, and whoever comes next takes it over.
-        let _ = std::fs::remove_file(&self.path);
-        let _ = self.lock.unlock();
-    }
-}
-
-fn pid_in(mut lock: File) -> u32 {
-    let mut text = String::new();
-    let read = lock.rewind().and_then(|()| lock.take(PID_BYTES_MAX).read_to_string(&mut text));
-    read.ok().and_then(|_| text.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -132,7 +95,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let database = folder.path().join("app.db");
         let lock = ConsumerLock::acquire(&database, "x").expect("free");
-        let path = lock.path.clone();
+        let path = lock_path(&canonical(&database), "x");
         drop(lock);
         std::fs::write(&path, "1\n").expect("a stale file");
         let _lock = ConsumerLock::acquire(&database, "x").expect("nobody holds it");
@@ -145,7 +108,7 @@ mod tests {
         assert!(!ConsumerLock::is_held(&database, "x"), "there is no file");
         let lock = ConsumerLock::acquire(&database, "x").expect("free");
         assert!(ConsumerLock::is_held(&database, "x") && !ConsumerLock::is_held(&database, "y"));
-        let path = lock.path.clone();
+        let path = lock_path(&canonical(&database), "x");
         drop(lock);
         std::fs::write(&path, "1\n").expect("a stale file");
         assert!(!ConsumerLock::is_held(&database, "x"), "what a crash left");

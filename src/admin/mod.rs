@@ -2,11 +2,12 @@
 //!
 //! [`owner`] makes it the only one, by a lock file beside the database; [`control`] is the unix socket through which
 //! commands such as `status --db` and `ddl` reach it; [`http`] serves the status to health checks. `node` feeds all three.
-//! [`consumer`] keeps two event consumers of one name apart.
+//! [`consumer`] keeps two event consumers of one name apart. Both locks are a `lock_file`.
 
 pub mod consumer;
 pub mod control;
 pub mod http;
+mod lock_file;
 pub mod owner;
 
 pub use consumer::ConsumerLock;

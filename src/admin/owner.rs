@@ -4,34 +4,18 @@
 //! owner is and where to reach it. `<database>-twinlite.sock` is that place, or a name in the folder for temporary files
 //! where the path is too long for a socket.
 //!
-//! Invariants:
-//! * The lock decides, never the content: a file that nobody holds is stale, whatever pid it names.
-//! * The lock file is never removed while unlocked by somebody else's hand: who drops an [`Owner`] removes it under its
-//!   own lock, and who takes a lock checks that the file is still the one in the folder.
-//! * Two names of one file (a symbolic link, another spelling) are one database.
+//! Two names of one file (a symbolic link, another spelling) are one database.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::lock_file::{LockFile, Seen, Wanted, file_error};
 use super::{ConsumerLock, Error};
 
 /// Bytes that a unix socket's path may have on every platform we run on: `sun_path` has 104 on macOS, 108 on Linux.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
-
-/// A lock file is a line; what is longer is not ours.
-const CONTENT_BYTES_MAX: u64 = 64 << 10;
-
-/// Times that a lock is tried while others look who owns the database, or an owner that is just leaving removes the file
-/// under our hands. Each try needs such a coincidence anew.
-const ATTEMPTS_MAX: usize = 10_000;
-
-/// Read and write for user and group, as for the database.
-pub(super) const MODE: u32 = 0o660;
 
 /// Who owns a database, and where it listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +29,8 @@ pub struct Ownership {
 /// This process's ownership of a database, until dropped.
 #[derive(Debug)]
 pub struct Owner {
-    lock: File,
-    lock_path: PathBuf,
+    // Held for as long as this is.
+    _lock: LockFile,
     ownership: Ownership,
 }
 
@@ -57,31 +41,11 @@ impl Owner {
     /// [`Error::Owned`] by another process (or another node of this one), [`Error::File`].
     pub fn acquire(database: &Path) -> Result<Self, Error> {
         let database = canonical(database);
-        let lock_path = beside(&database, "-twinlite.lock");
-        for _ in 0..ATTEMPTS_MAX {
-            let open =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(MODE).open(&lock_path);
-            let lock = open.map_err(file_error(&lock_path, "open the lock file"))?;
-            match lock.try_lock() {
-                Ok(()) => {}
-                // Somebody who only looks ([`find_owner`]) holds it shared for a moment; an owner lets nobody share.
-                Err(TryLockError::WouldBlock) if lock.try_lock_shared().is_ok() => {
-                    drop(lock);
-                    std::thread::yield_now();
-                    continue;
-                }
-                Err(TryLockError::WouldBlock) => return Err(owned(&database, lock)),
-                Err(TryLockError::Error(source)) => return Err(file_error(&lock_path, "lock the lock file")(source)),
-            }
-            if is_same(&lock, &lock_path) {
-                return Self::settle(&database, lock, lock_path);
-            }
-        }
-        Err(Error::Owned { database, pid: 0 })
-    }
-
-    fn settle(database: &Path, mut lock: File, lock_path: PathBuf) -> Result<Self, Error> {
-        let ownership = Ownership { pid: std::process::id(), socket: socket_path(database) };
+        let mut lock = match LockFile::take(&lock_path(&database))? {
+            Wanted::Taken(lock) => lock,
+            Wanted::Held(by) => return Err(Error::Owned { pid: ownership(&by, &database).pid, database }),
+        };
+        let ownership = Ownership { pid: std::process::id(), socket: socket_path(&database) };
         // Whoever made it is gone, or we would not hold the lock.
         match std::fs::remove_file(&ownership.socket) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
@@ -89,14 +53,8 @@ impl Owner {
             }
             Ok(()) | Err(_) => {}
         }
-        let write = |lock: &mut File| {
-            lock.set_len(0)?;
-            lock.rewind()?;
-            serde_json::to_writer(&*lock, &ownership)?;
-            lock.write_all(b"\n")
-        };
-        write(&mut lock).map_err(file_error(&lock_path, "write the lock file"))?;
-        Ok(Self { lock, lock_path, ownership })
+        lock.write(&serde_json::json!(ownership).to_string())?;
+        Ok(Self { _lock: lock, ownership })
     }
 
     /// Where the owner is to listen for [`super::serve_control`].
@@ -109,8 +67,6 @@ impl Drop for Owner {
     fn drop(&mut self) {
         // What cannot be removed is stale, and the next owner takes it over.
         let _ = std::fs::remove_file(&self.ownership.socket);
-        let _ = std::fs::remove_file(&self.lock_path);
-        let _ = self.lock.unlock();
     }
 }
 
@@ -141,18 +97,12 @@ pub fn find_owner(database: &Path) -> Result<Option<Ownership>, Error> {
 /// # Errors
 /// As [`find_owner`].
 pub fn standing(database: &Path) -> Result<Standing, Error> {
-    let lock_path = beside(&canonical(database), "-twinlite.lock");
-    let lock = match File::open(&lock_path) {
-        Ok(lock) => lock,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Standing::Free),
-        Err(source) => return Err(file_error(&lock_path, "open the lock file")(source)),
-    };
-    match lock.try_lock_shared() {
-        // Nobody holds it: its owner crashed. Dropping the file gives our lock back.
-        Ok(()) => Ok(Standing::LeftBehind),
-        Err(TryLockError::WouldBlock) => Ok(Standing::Owned(content(lock).unwrap_or_else(|| unknown(database)))),
-        Err(TryLockError::Error(source)) => Err(file_error(&lock_path, "lock the lock file")(source)),
-    }
+    let database = canonical(database);
+    Ok(match LockFile::look(&lock_path(&database))? {
+        Seen::Free => Standing::Free,
+        Seen::LeftBehind => Standing::LeftBehind,
+        Seen::Held(by) => Standing::Owned(ownership(&by, &database)),
+    })
 }
 
 /// Removes the lock files and the socket that processes which were killed have left beside a database: its owner's, and
@@ -167,32 +117,13 @@ pub fn sweep<'n>(database: &Path, consumers: impl IntoIterator<Item = &'n str>) 
     }
 }
 
-/// An owner that has the lock and has not yet written who it is.
-fn unknown(database: &Path) -> Ownership {
-    Ownership { pid: 0, socket: socket_path(&canonical(database)) }
+/// What an owner has written; one that has not written yet listens where every owner does.
+fn ownership(written: &str, database: &Path) -> Ownership {
+    serde_json::from_str(written).unwrap_or_else(|_| Ownership { pid: 0, socket: socket_path(database) })
 }
 
-fn content(mut lock: File) -> Option<Ownership> {
-    let mut text = String::new();
-    lock.rewind().ok()?;
-    lock.take(CONTENT_BYTES_MAX).read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
-}
-
-fn owned(database: &Path, lock: File) -> Error {
-    let pid = content(lock).map_or(0, |ownership| ownership.pid);
-    Error::Owned { database: database.to_owned(), pid }
-}
-
-pub(super) fn is_same(lock: &File, path: &Path) -> bool {
-    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-    let ours = lock.metadata().map(identity).ok();
-    ours.is_some() && ours == std::fs::metadata(path).map(identity).ok()
-}
-
-pub(super) fn file_error(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::File { path, doing, source }
+fn lock_path(database: &Path) -> PathBuf {
+    beside(database, "-twinlite.lock")
 }
 
 /// The path without links and dots, also of a file that is yet to be made.
@@ -269,7 +200,7 @@ mod tests {
         let database = folder.path().join("app.db");
         // A crash left the file, and somebody looks into it, as `find_owner` does for a moment.
         let path = beside(&database, "-twinlite.lock");
-        let looker = File::create(&path).expect("lock file");
+        let looker = std::fs::File::create(&path).expect("lock file");
         looker.try_lock_shared().expect("nobody owns it");
         let (begins, began) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
