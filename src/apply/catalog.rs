@@ -1,12 +1,12 @@
 //! What is known of a peer's tables in this session: its catalog, and what it became here.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rusqlite::Connection;
 
 use super::checkpoint::{Copies, Copy};
 use super::statement::Target;
-use super::{Error, LinkRules};
+use super::{Error, LinkRules, made};
 use crate::migrate::{self, Change, Migrated};
 use crate::model::{CopyState, KeyShape, NodeId, TableDef, TableId};
 use crate::sqlite;
@@ -75,7 +75,8 @@ impl Received {
         let migrated = sqlite::catalog::schema_version(conn)? != version;
         let created =
             done.tables.iter().filter(|table| table.change == Change::Created).map(|table| table.id).collect();
-        let ask = self.carry_over(&catalog, (&done.tables, rules.merge.is_some()), &before);
+        let made = if rules.merge.is_some() { made::since(conn, peer)? } else { BTreeSet::new() };
+        let ask = self.carry_over(&catalog, (&done.tables, rules.merge.is_some()), (&before, &made));
         let outcome = Outcome { migrated, notes: done.notes, ask, created };
         self.leave(&done.gone);
         self.stay_away(&done.away);
@@ -108,7 +109,7 @@ impl Received {
         &mut self,
         catalog: &migrate::Catalog,
         (tables, merged): (&[Migrated], bool),
-        before: &BTreeMap<TableId, Vec<String>>,
+        (before, made): (&BTreeMap<TableId, Vec<String>>, &BTreeSet<String>),
     ) -> Vec<TableId> {
         let defs: HashMap<TableId, &TableDef> = catalog.tables.iter().map(|def| (def.id, def)).collect();
         let mut old: HashMap<TableId, Copy> = HashMap::new();
@@ -135,6 +136,12 @@ impl Received {
                 self.copies.put_new(table.id, &table.name, estimate);
                 continue;
             };
+            if made.contains(&table.name.to_lowercase()) {
+                // It was dropped here and made again before anything came that would have found it gone.
+                self.copies.put(table.id, Copy::pending(&table.name, estimate));
+                ask.push(table.id);
+                continue;
+            }
             table.name.clone_into(&mut copy.name);
             if copy.state != CopyState::Done {
                 copy.rows_estimate = estimate;

@@ -17,7 +17,7 @@ use super::merge::{Both, Merge, Watch};
 use super::protect::{ApplyFlag, Protection};
 use super::rows::Writer;
 use super::statement::Target;
-use super::{Applied, Error, NeedRange, SourceError, Window, merge, moves};
+use super::{Applied, Error, NeedRange, SourceError, Window, made, merge, moves};
 use crate::migrate;
 use crate::model::{CopyingBack, Digest, Position, Range, RangeMode, Rows, TableId, WindowItem};
 use crate::sqlite::store::{self, meta_key};
@@ -81,6 +81,7 @@ pub(super) fn apply<'a, 'w: 'a>(
     flag.lower(conn)?;
     if rules.merge.is_some() {
         watch.follow(conn)?;
+        made::note(conn, peer)?;
     }
     sqlite::still_in_transaction(conn)?;
     work.received.schema_version = sqlite::catalog::schema_version(conn)?;

@@ -31,6 +31,7 @@ mod error;
 mod file;
 mod foreign;
 mod gone;
+mod made;
 pub(crate) mod merge;
 mod mirror;
 mod moves;

@@ -163,7 +163,22 @@ impl<'a> Planner<'a> {
         let stays = |id: &String| format!("column \"{}\" of table \"{table}\" is only here and stays", self.named(id));
         let notes = kept.iter().map(stays).collect();
         let left = kept.iter().filter(|id| self.was_theirs(id)).cloned().collect();
-        Ok(TablePlan { pair: pair.clone(), work, rebuild, copy: copy || pair.ask, kept, left, notes })
+        Ok(TablePlan {
+            pair: pair.clone(),
+            work,
+            rebuild,
+            copy: copy || pair.ask || self.is_one_back(),
+            kept,
+            left,
+            notes,
+        })
+    }
+
+    /// Whether the peer has a column again that it had dropped, and that was left here with what was in it.
+    fn is_one_back(&self) -> bool {
+        let table = self.local.schema.name.to_ascii_lowercase();
+        let was_left = |id: &String| self.said.left.contains(&(table.clone(), id.clone()));
+        self.there.columns.iter().any(|column| self.here.column(&column.id).is_some() && was_left(&column.id))
     }
 
     /// Whether the peer never had this column, and rows of the peer's can do without it.

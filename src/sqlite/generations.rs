@@ -1,6 +1,6 @@
 //! Which generation of a captured table an entry of the log is read with: `__cdc_tables`, as its readers need it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
@@ -50,6 +50,13 @@ impl Generations {
             all.add(*id, row, &rows);
         }
         Ok(all)
+    }
+
+    /// The names, in lower case, of the tables whose first generation came after that one.
+    pub fn made_after(&self, seen: TableId) -> BTreeSet<String> {
+        let first = |(id, newest): &(&TableId, &Newest)| *newest.ancestors.last().unwrap_or(id);
+        let made = self.newest.iter().filter(|line| first(line) > seen);
+        made.map(|(_, newest)| newest.name.to_lowercase()).collect()
     }
 
     fn add(&mut self, id: TableId, newest: &Row, rows: &BTreeMap<TableId, Row>) {

@@ -86,6 +86,9 @@ pub mod meta_key {
     pub const UNION: &str = "union:";
     /// 1, with the peer's id at its end: a first contact that this end won, and the peer's catalog has not come yet.
     pub const SEED_WON: &str = "seed_won:";
+    /// Integer, with the peer's id at its end: the newest generation of a captured table when the peer's tables were last
+    /// joined to ours. A line of generations that began since is a table that was made here since.
+    pub const GENERATIONS_SEEN: &str = "generations_seen:";
     /// Text, JSON: tables, by id, that capture may have missed changes of, and whose copies wait for one into this node.
     pub const MISSED: &str = "missed";
     /// Text, JSON: tables, in lower case, that windows have touched and whose foreign keys are to be looked at.
