@@ -80,7 +80,8 @@ pub enum Error {
     /// Another node under a known name.
     #[error(
         "\"{name}\" is node {now}, but what is here came from node {was}: its database was created anew, or another \
-         one has that name; give it a name of its own, or remove this database's file, and everything is copied anew"
+         one has that name; give it a name of its own, there and in its link here, and the two meet for the first time \
+         (a replica that nobody else writes may be removed instead, and is copied anew)"
     )]
     PeerChanged {
         /// The name.

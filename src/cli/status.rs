@@ -3,6 +3,7 @@
 //! The process that owns the database is asked; without one, what the database itself holds is told and every link is
 //! `offline`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::Context;
@@ -150,7 +151,10 @@ fn read_captured(connection: &Connection, report: &mut StatusReport) -> Result<(
     }
     let log = capture::log_state(connection)?;
     report.log = Some(LogReport { rows: log.rows, bytes: log.bytes });
-    report.tables.extend(reports::tables(connection)?);
+    // Where both ends write, a table is received as well as captured.
+    let listed: BTreeSet<String> = report.tables.iter().map(|table| table.name.to_lowercase()).collect();
+    let captured = reports::tables(connection)?.into_iter();
+    report.tables.extend(captured.filter(|table| !listed.contains(&table.name.to_lowercase())));
     let end = log.head.position;
     let sql =
         "SELECT name, epoch, seq, at FROM __cdc_consumers WHERE peer IS NOT NULL AND kind <> 'events' ORDER BY name";
@@ -366,7 +370,7 @@ mod tests {
             .execute_batch(
                 "INSERT INTO __cdc_checkpoints(peer, name, epoch, seq) VALUES (7, 'source', 255, 12);
                  INSERT INTO __cdc_copies(peer, id, name, state, rows, rows_estimate) VALUES
-                   (7, 3, 'b', 'copying', 10, 40), (7, 2, 'a', 'done', 5, 5), (7, 4, 'l', 'left', 5, 5);
+                   (7, 3, 'b', 'copying', 10, 40), (7, 2, 'a', 'done', 5, 5), (7, 4, 'l', 'left', 5, 5), (7, 5, 'C', 'done', 1, 1);
                  CREATE TABLE __cdc_log(seq INTEGER PRIMARY KEY, ts, tbl, op);
                  INSERT INTO __cdc_log(seq, ts, op) VALUES (4, 1, 0), (9, 1, 0);
                  INSERT INTO __cdc_tables(id, name, columns, key, ddl, indexes) VALUES (1, 'c', '[]', '[]', '', '[]');
@@ -392,7 +396,7 @@ mod tests {
         assert_eq!(report.links[0].position.as_ref().expect("known").epoch, "00000000000000ff");
         let tables: Vec<_> = report.tables.iter().map(|table| (table.name.as_str(), table.state)).collect();
         let (live, snapshot, skipped) = (TableState::Live, TableState::Snapshot, TableState::Skipped);
-        assert_eq!(tables, [("a", live), ("b", snapshot), ("l", live), ("c", live), ("v", skipped)]);
+        assert_eq!(tables, [("C", live), ("a", live), ("b", snapshot), ("l", live), ("v", skipped)]);
         assert_eq!(report.log.expect("captures").rows, 6);
     }
 

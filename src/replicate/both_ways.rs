@@ -10,12 +10,11 @@ use super::meeting::{self, Decided, Order, Seed, Side};
 use super::sender::Start;
 use super::session::{End, Told};
 use super::{Error, feed::Feed};
-use crate::apply::{Applier, FromPeer, How, Meeting};
+use crate::apply::{Applier, FromPeer, Held, How, Meeting};
 use crate::capture::source::{ChangeSource, TwoWay};
 use crate::capture::{self, CheckpointVerdict, Maintainer};
 use crate::link::{self, Connection, Frame, FrameStream, Hello, Verdict};
 use crate::model::{CopyState, Trouble};
-use crate::sqlite::Db;
 use crate::telemetry::failpoint;
 
 /// How long an end waits for the other's verdict: it may be installing, or copying a database's worth of progress.
@@ -65,10 +64,12 @@ impl<S: ChangeSource> End<S> {
                 hint: "let `policy` and `policy_tables` be the same at both ends of the link".to_owned(),
             }));
         }
+        // Before anything is kept at the other end: that it is who it was.
+        let held = self.held_of(theirs).await?;
         let ours = self.verdict(feed, theirs, &told).await?;
         connection.sink.data(Frame::Verdict(ours.clone())).await?;
         let verdict = read_verdict(&mut connection.stream).await?;
-        self.keep(connection, (theirs, told.empty), (&ours, &verdict)).await.map(Some)
+        self.keep(connection, (theirs, told.empty, &held), (&ours, &verdict)).await.map(Some)
     }
 
     /// Where the peer only sends, into a database that others get what is in: its first contact is decided here alone, for
@@ -111,11 +112,11 @@ impl<S: ChangeSource> End<S> {
     async fn keep(
         &self,
         connection: &mut Connection,
-        (theirs, empty): (&Hello, bool),
+        (theirs, empty, held): (&Hello, bool, &Held),
         (our, their): (&Verdict, &Verdict),
     ) -> Result<Start, Error> {
         let Some(applier) = &self.applier else { return Err(Error::Protocol { what: "a verdict one way" }) };
-        let (us, them) = self.sides(applier, (theirs, empty), (our, their)).await?;
+        let (us, them) = self.sides((theirs, empty, held), (our, their));
         let ours = meeting::decide(&us, &them).map_err(Error::Mismatch)?;
         let at_them = meeting::decide(&them, &us).map_err(Error::Mismatch)?;
         let order = Order::of(&ours, &at_them);
@@ -135,15 +136,15 @@ impl<S: ChangeSource> End<S> {
         start(at_them, our, theirs.held.as_ref())
     }
 
-    /// Both ends, as both know them.
-    async fn sides(
-        &self,
-        applier: &Db<Applier>,
-        (theirs, empty): (&Hello, bool),
-        (our, their): (&Verdict, &Verdict),
-    ) -> Result<(Side, Side), Error> {
+    /// What is held of this very peer.
+    async fn held_of(&self, theirs: &Hello) -> Result<Held, Error> {
+        let Some(applier) = &self.applier else { return Ok(Held::default()) };
         let (name, id) = (theirs.name.clone(), theirs.node);
-        let held = applier.call(move |applier| applier.held(&name, Some(id))).await??;
+        Ok(applier.call(move |applier| applier.held(&name, Some(id))).await??)
+    }
+
+    /// Both ends, as both know them.
+    fn sides(&self, (theirs, empty, held): (&Hello, bool, &Held), (our, their): (&Verdict, &Verdict)) -> (Side, Side) {
         let unfinished = |due: bool, mut states: Box<dyn Iterator<Item = &CopyState> + '_>| {
             due || states.any(|state| *state != CopyState::Done)
         };
@@ -174,7 +175,7 @@ impl<S: ChangeSource> End<S> {
             met: at_theirs.is_some_and(|held| held.checkpoint.is_some()) && !theirs_of_ours,
             seed: theirs.seed.as_deref().map(Seed::of_word),
         };
-        Ok((us, them))
+        (us, them)
     }
 
     fn tell(&self, peer: &str, decided: &Decided) {

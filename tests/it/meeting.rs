@@ -98,6 +98,38 @@ fn a_peer_that_was_away_is_copied_again_though_the_other_end_died_when_they_met(
     nodes.stop();
 }
 
+/// It was told to remove the only database that was left, and kept something of a first contact that never came to be.
+#[test]
+fn a_site_that_lost_its_database_is_filled_again_under_another_name() {
+    let mut nodes = Nodes::running(2, TABLE, &Settings::default());
+    run(&nodes.nodes[0].app(), "INSERT INTO t VALUES (1, 'one'), (2, 'two')");
+    nodes.assert_equal();
+    nodes.stop();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{suffix}", nodes.nodes[1].database.display()));
+    }
+    nodes.start();
+    let said = until("the link to halt", || {
+        let links = nodes.nodes[1].links();
+        let halted = links.iter().find(|link| link["last_error"]["code"] == "peer_changed");
+        halted.map(|link| link["last_error"]["message"].to_string()).ok_or_else(|| format!("{links:?}"))
+    });
+    assert!(said.contains("give it a name of its own"), "{said}");
+    nodes.stop();
+    let kept =
+        "SELECT (SELECT count(*) FROM __cdc_checkpoints) + (SELECT count(*) FROM __cdc_meta WHERE key LIKE '%:%')";
+    assert_eq!(nodes.nodes[1].number(kept), 0, "nothing is kept of a peer that is refused by it");
+    for (node, (old, new)) in nodes.nodes.iter().zip([("- name: b", "- name: c"), ("name: b", "name: c")]) {
+        let text = fs::read_to_string(&node.config).unwrap();
+        fs::write(&node.config, text.replacen(old, new, 1)).unwrap();
+    }
+    nodes.nodes[1].name = "c".to_owned();
+    nodes.start();
+    nodes.assert_equal();
+    assert_eq!((nodes.nodes[1].number("SELECT count(*) FROM t"), lost(&nodes)), (2, 0));
+    nodes.stop();
+}
+
 /// A restored database went on without what it had lost.
 #[test]
 fn a_restored_database_gets_what_it_lost_though_it_died_when_they_met() {
