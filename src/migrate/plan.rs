@@ -161,7 +161,8 @@ impl<'a> Planner<'a> {
         let rebuild = self.rebuild(&kept);
         let table = &self.local.schema.name;
         let stays = |id: &String| format!("column \"{}\" of table \"{table}\" is only here and stays", self.named(id));
-        let notes = kept.iter().map(stays).collect();
+        // Between two writers one that the peer never had is on its way there.
+        let notes = kept.iter().filter(|id| self.rules.mirror || self.was_theirs(id)).map(stays).collect();
         let left = kept.iter().filter(|id| self.was_theirs(id)).cloned().collect();
         Ok(TablePlan {
             pair: pair.clone(),
