@@ -262,6 +262,9 @@ impl History {
             What::Prune { node, to } => {
                 self.facts.went_back |= self.world.nodes[node].went_back();
                 self.world.prune(node, to);
+                if self.world.has_cut_off(node, to) {
+                    self.oracle.log_pruned(node, |key| self.world.nodes[node].logs(key));
+                }
             }
             What::Resync { node } => self.facts.resyncs += usize::from(self.world.resync(node)),
             What::Fill { node } => {

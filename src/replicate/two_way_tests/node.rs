@@ -129,6 +129,11 @@ pub(super) fn template(path: &Path, shape: Shape) {
 }
 
 impl Node {
+    /// Whether the log names a key.
+    pub(super) fn logs(&self, key: usize) -> bool {
+        self.number(&format!("SELECT count(*) FROM __cdc_log WHERE k0 = {}", self.shape.key_sql(key))) > 0
+    }
+
     pub(super) fn new(folder: &Path, template: &Path, number: usize, shape: Shape, skew: i64) -> Self {
         let path = folder.join(format!("{number}.db"));
         std::fs::copy(template, &path).expect("copy");

@@ -27,7 +27,7 @@ pub(super) struct Oracle {
     overwritten: BTreeSet<i64>,
     /// Deletions, by an id of their own: key and row.
     deleted: BTreeMap<i64, (usize, i64)>,
-    /// Those that no log knows of. Where the end that made one loses a first contact, or gets a copy from a peer that missed
+    /// Those that no log knows of, or not any more. Where the end that made one loses a first contact, or gets a copy from a peer that missed
     /// something as well, nobody can tell that it was there: it is as if that end had never had the row.
     unlogged: BTreeSet<i64>,
     /// The newest deletion of a key at a node.
@@ -76,6 +76,12 @@ impl Oracle {
         }
     }
 
+    /// Entries were removed from a node's log that a peer has not applied: who deleted a key, the log tells no longer.
+    pub(super) fn log_pruned(&mut self, node: usize, logs: impl Fn(usize) -> bool) {
+        let gone = self.gone.iter().filter(|((at, key), _)| *at == node && !logs(*key));
+        self.unlogged.extend(gone.map(|(_, id)| *id));
+    }
+
     /// A node's log ends, and what it knew of deletions with it.
     pub(super) fn log_ended(&mut self, node: usize) {
         let known = self.gone.iter().filter(|((at, _), _)| *at == node);
@@ -104,10 +110,12 @@ impl Oracle {
             recorded.extend(rows);
             noted.extend(deletions);
         }
+        // Over a deletion that no log knows of: by who won a first contact, or missed something itself.
+        let is_copied = world.seeds > 0 || facts.drifts > 1 || (world.blinds > 0 && facts.drifts > 0);
         let lost = |id: &&i64| match self.deleted.get(id) {
             _ if self.overwritten.contains(id) || recorded.contains(id) || present.contains(id) => false,
             None => true,
-            Some(_) if (world.seeds > 0 || facts.drifts > 1) && self.unlogged.contains(id) => false,
+            Some(_) if is_copied && self.unlogged.contains(id) => false,
             // A deleted row is back, and not because a merge keeps what only one end has.
             Some((key, old)) => present.contains(old) && !noted.contains(key) && world.unions == 0,
         };

@@ -300,6 +300,13 @@ impl World {
         node.app.execute("DELETE FROM __cdc_log WHERE seq < ?1", [to.min(node.head())]).expect("prune");
     }
 
+    /// Whether a peer that is away has not applied what was pruned below `to`.
+    pub(super) fn has_cut_off(&self, at: usize, to: i64) -> bool {
+        let node = &self.nodes[at];
+        let applied = |peer: usize| crate::sqlite::store::applied_seq(&self.nodes[peer].app, node.id).expect("read");
+        node.links.iter().any(|(peer, link)| !link.up && applied(*peer) < to - 1)
+    }
+
     /// Whether a node's log has reached its limit, so that its triggers log nothing.
     pub(super) fn is_full(&self, at: usize) -> bool {
         self.nodes[at]
