@@ -275,6 +275,12 @@ impl LogIndex {
         Ok(entry.filter(|entry| entry.seq >= self.oldest))
     }
 
+    /// Whether an entry of the log is a touch.
+    pub(super) fn is_touch(&self, conn: &Connection, seq: i64) -> Result<bool, Error> {
+        let sql = format!("SELECT 1 FROM main.{} WHERE seq = ?1 AND op = ?2", self.log);
+        Ok(conn.prepare_cached(&sql)?.exists((seq, LogOp::Touch.code()))?)
+    }
+
     /// Whether the log has a touch of a key beyond `seen` that was no change. Whoever reads the log later and finds the row
     /// gone would take it for one: what removes the row must say so after it.
     pub(super) fn is_touched(

@@ -157,7 +157,7 @@ impl Merge<'_> {
             if self.replaces_lost && !change.rows.is_empty() && !left_out(Mutant::ChunkQuiet) {
                 self.record(shared, &change, (Loser::Incoming, why), entry)?;
             }
-            return Ok(());
+            return if change.rows.is_empty() { Ok(()) } else { self.say_deletion(shared, &change, entry) };
         }
         // A peer that only sends may never have had what it lacks: where no entry names who wrote a row, it may be anybody's.
         if self.rules.one_way && !self.seed_lost && entry.is_none() && change.rows.is_empty() {

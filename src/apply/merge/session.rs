@@ -16,7 +16,7 @@ use super::mutant::{Mutant, left_out};
 use super::place;
 use super::stage::{self, Accepted};
 use super::table::{LocalRow, Shared};
-use super::versions::Ledger;
+use super::versions::{KeyOf, Ledger, Said};
 use crate::codec::DecodedBatch;
 use crate::model::{CopyingBack, EncodedBatch, Key, NodeId, Rows, RowsOp, TableId, Value, Version};
 use crate::sqlite::value_of;
@@ -286,10 +286,30 @@ impl<'a> Merge<'a> {
             self.record(shared, &change, (loser, why), entry)?;
         }
         if !verdict.accepted {
-            return Ok(());
+            return self.say_deletion(shared, &change, entry);
         }
         self.ledger.raise_above(version.ts_ms);
         self.accept(shared, table, change, differs)
+    }
+
+    /// A row that lost to one that is gone after a touch alone: where capture missed something, whoever read the touch may have
+    /// found the row still there, and told its peer nothing. So its deletion is said, as ours.
+    pub(super) fn say_deletion(
+        &mut self,
+        shared: &Shared,
+        change: &Accepted,
+        entry: Option<Entry>,
+    ) -> Result<(), Error> {
+        let (Some(entry), Some(table), true) = (entry, shared.captured, self.blind && change.before.is_empty()) else {
+            return Ok(());
+        };
+        if !self.index.is_touch(self.conn, entry.seq)? {
+            return Ok(());
+        }
+        let normal = change.key.normal(&shared.collations);
+        let of = KeyOf { table, key: &change.key, normal: &normal };
+        let version = self.ledger.fresh(self.index, 0);
+        self.ledger.append(self.conn, self.index, of, (Said::Deleted, version, None))
     }
 
     /// Records what loses: the rows of one end, or that it had deleted them.
