@@ -476,3 +476,22 @@ fn what_was_agreed_on_while_both_sent_is_forgotten_where_one_sends_alone() {
         assert_eq!(kept.each_ref().map(left), [None, None]);
     }
 }
+
+/// Whoever read the touch had found the row still there, and told the peer nothing: the two differed for good.
+#[test]
+fn who_loses_to_a_row_that_is_gone_after_a_touch_alone_is_told_of_its_deletion_where_capture_missed_something() {
+    for missed in [false, true] {
+        let mut pair = Pair::new();
+        pair.replica.run("INSERT INTO __cdc_log(ts, tbl, op, k0) VALUES (50, 1, 4, 1)");
+        if missed {
+            store::set_meta(&pair.replica.look(), meta_key::MISSED, "[1]").expect("missed");
+        }
+        pair.hear((1, "older"), 10);
+        assert_eq!((pair.number("SELECT count(*) FROM t"), pair.conflicts()), (0, 1));
+        let told = pair.number("SELECT count(*) FROM __cdc_log WHERE op = 3 AND k0 = 1 AND via IS NULL AND ts >= 50");
+        assert_eq!(told, i64::from(missed));
+        // Once: from then on its own deletion stands there.
+        pair.hear((1, "older still"), 9);
+        assert_eq!(pair.number("SELECT count(*) FROM __cdc_log WHERE op = 3"), told);
+    }
+}
