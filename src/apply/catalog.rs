@@ -125,8 +125,7 @@ impl Received {
                 let left = table.previous.filter(|previous| self.copies.take(*previous).is_some());
                 if left.is_some_and(|left| left == table.id || ancestors.contains(&left)) {
                     // It was away, dropped here, and was made again. The peer knew ours before: it does not ask.
-                    self.copies.put(table.id, Copy::pending(&table.name, estimate));
-                    ask.push(table.id);
+                    ask.push(self.begin_unknown(table, estimate));
                     continue;
                 }
                 // The peer takes it for the table that it was before, whose progress stays with what is left here.
@@ -138,8 +137,7 @@ impl Received {
             };
             if made.contains(&table.name.to_lowercase()) {
                 // It was dropped here and made again before anything came that would have found it gone.
-                self.copies.put(table.id, Copy::pending(&table.name, estimate));
-                ask.push(table.id);
+                ask.push(self.begin_unknown(table, estimate));
                 continue;
             }
             table.name.clone_into(&mut copy.name);
@@ -155,6 +153,12 @@ impl Received {
             }
         }
         ask
+    }
+
+    /// Takes a table for one that nothing was ever received of, and that its owner does not copy by itself.
+    fn begin_unknown(&mut self, table: &Migrated, estimate: u64) -> TableId {
+        self.copies.put(table.id, Copy::pending(&table.name, estimate));
+        table.id
     }
 
     /// Begins the copies of all tables anew whose key is the rowid, for their rows may have other ones now. Returns those

@@ -30,8 +30,8 @@ pub struct LinkRules {
 
 /// Puts the capture of this database right when its schema has changed.
 pub trait Recapture: Send {
-    /// Compares the schema with what is captured, inside the applier's own transaction. `ours`: whether the change was the applier's own, so that nothing can
-    /// have slipped through.
+    /// Compares the schema with what is captured, inside the applier's own transaction. `ours`: whether the change was the
+    /// applier's own, so that nothing can have slipped through.
     ///
     /// # Errors
     /// Why it cannot be put right.

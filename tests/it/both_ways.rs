@@ -316,10 +316,7 @@ fn a_restored_database_halts_its_link_until_the_other_is_named() {
     nodes.assert_equal();
     nodes.stop();
     drop(b);
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(format!("{}{suffix}", nodes.nodes[1].database.display()));
-    }
-    fs::copy(&backup, &nodes.nodes[1].database).unwrap();
+    nodes.nodes[1].restore(&backup);
     run(&nodes.nodes[1].app(), "INSERT INTO t VALUES (3, 'since', NULL)");
     nodes.start();
     until("the links to halt", || {
@@ -328,10 +325,7 @@ fn a_restored_database_halts_its_link_until_the_other_is_named() {
         if halted.count() == 4 { Ok(()) } else { Err("not yet".to_owned()) }
     });
     nodes.stop();
-    for node in &nodes.nodes {
-        let text = fs::read_to_string(&node.config).unwrap();
-        fs::write(&node.config, text.replace("    directions: both\n", "    directions: both\n    seed: a\n")).unwrap();
-    }
+    nodes.let_win("a");
     nodes.start();
     // The restored log is as long as the one that was lost, so its length alone does not tell that it was noticed.
     nodes.await_links();

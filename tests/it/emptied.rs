@@ -1,7 +1,5 @@
 //! A database that is empty, and not because it is new.
 
-use std::fs;
-
 use crate::support::{
     nodes::{Nodes, Settings},
     wait::until,
@@ -36,10 +34,7 @@ fn rows_that_an_end_deleted_do_not_come_back_unasked() {
     });
     assert_eq!(nodes.nodes[1].number("SELECT count(*) FROM t"), 0, "nothing is written before somebody has said");
     nodes.stop();
-    for node in &nodes.nodes {
-        let text = fs::read_to_string(&node.config).unwrap();
-        fs::write(&node.config, text.replace("    directions: both\n", "    directions: both\n    seed: b\n")).unwrap();
-    }
+    nodes.let_win("b");
     nodes.start();
     nodes.assert_equal();
     let [rows, conflicts] =

@@ -105,9 +105,7 @@ fn a_site_that_lost_its_database_is_filled_again_under_another_name() {
     run(&nodes.nodes[0].app(), "INSERT INTO t VALUES (1, 'one'), (2, 'two')");
     nodes.assert_equal();
     nodes.stop();
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(format!("{}{suffix}", nodes.nodes[1].database.display()));
-    }
+    nodes.nodes[1].remove_database();
     nodes.start();
     let said = until("the link to halt", || {
         let links = nodes.nodes[1].links();
@@ -143,15 +141,9 @@ fn a_restored_database_gets_what_it_lost_though_it_died_when_they_met() {
     nodes.assert_equal();
     nodes.stop();
     drop(b);
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(format!("{}{suffix}", nodes.nodes[1].database.display()));
-    }
-    fs::copy(&backup, &nodes.nodes[1].database).unwrap();
+    nodes.nodes[1].restore(&backup);
     run(&nodes.nodes[1].app(), "INSERT INTO t VALUES (3, 'since')");
-    for node in &nodes.nodes {
-        let text = fs::read_to_string(&node.config).unwrap();
-        fs::write(&node.config, text.replace("    directions: both\n", "    directions: both\n    seed: a\n")).unwrap();
-    }
+    nodes.let_win("a");
     lose_each_other(&mut nodes, 1);
     nodes.assert_equal();
     assert_eq!(nodes.nodes[1].number("SELECT count(*) FROM t WHERE v = 'after'"), 2);

@@ -1,6 +1,9 @@
 //! Nodes that all take writes, as processes, each link over a network of the test's own.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -40,6 +43,19 @@ impl Node {
     /// Kills it.
     pub fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
+    }
+
+    /// Removes its database. It does not run, and no application has it open.
+    pub fn remove_database(&self) {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", self.database.display()));
+        }
+    }
+
+    /// Puts a backup in the place of its database, under the same conditions.
+    pub fn restore(&self, backup: &Path) {
+        self.remove_database();
+        fs::copy(backup, &self.database).unwrap();
     }
 
     /// Waits until a failpoint that it was started with has killed it.
@@ -128,6 +144,14 @@ impl Nodes {
         nodes.start();
         nodes.quiesce();
         nodes
+    }
+
+    /// Has every config say whose rows win where two meet.
+    pub fn let_win(&self, name: &str) {
+        for node in &self.nodes {
+            let (both, text) = ("    directions: both\n", fs::read_to_string(&node.config).unwrap());
+            fs::write(&node.config, text.replace(both, &format!("{both}    seed: {name}\n"))).unwrap();
+        }
     }
 
     /// Starts those that do not run.
